@@ -1,0 +1,1 @@
+//! The development loop: build, validate, publish, say so.

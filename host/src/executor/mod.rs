@@ -1,0 +1,1 @@
+//! Runs one attempt and returns its outcome; never touches the queue.

@@ -1,0 +1,1 @@
+//! The composition root: from a configuration to running services, and back to silence.

@@ -1,0 +1,365 @@
+//! A jumpscript: Wasm code plus its manifest, published under `organization/name`, addressed by its SHA-256 digest.
+//!
+//! Invariant: nothing here touches Redis or the engine; the record is the JSON that lies in `workers:jumpscripts:id`
+//! and `:name` (JumpScale's fields and ours), and it never carries the code.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::job::visible;
+
+/// The organization of the jumpscripts that ship with wasmhost, and of a type without one.
+pub const OWN_ORGANIZATION: &str = "wasmhost";
+/// Largest Wasm file in bytes.
+pub const WASM_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest manifest in bytes, in its file or its custom section.
+pub const MANIFEST_BYTES_MAX: usize = 64 * 1024;
+/// The custom section of a Wasm file that carries the manifest's TOML text.
+pub const MANIFEST_SECTION: &str = "wasmhost:manifest";
+/// The file beside a Wasm file that carries its manifest.
+pub const MANIFEST_FILE: &str = "jumpscript.toml";
+
+/// The SHA-256 of a Wasm file.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The first twelve hexadecimal digits, for people.
+    #[must_use]
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl fmt::Display for Digest {
+    /// 64 lower-case hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({})", self.short())
+    }
+}
+
+impl FromStr for Digest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("`{}` is not a digest (64 hexadecimal digits)", visible(text));
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(bad());
+        }
+        let mut bytes = [0_u8; 32];
+        for (n, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * n..2 * n + 2], 16).map_err(|_| bad())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a Wasm file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A component that exports `run` of the world `jumpscript`.
+    Component,
+    /// A WASI command, preview 1 or 2: payload on stdin, result on stdout.
+    Command,
+}
+
+impl Kind {
+    /// The word in records and on screens.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Component => "component",
+            Self::Command => "command",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// `organization/name`. Both parts are made of letters, digits, `-`, `_` and `.`, start with a letter or digit, have
+/// at most 64 characters, and contain no `__` (JumpScale joins them with it).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ScriptName {
+    organization: String,
+    name: String,
+}
+
+impl ScriptName {
+    /// A name of two parts.
+    ///
+    /// # Errors
+    /// A sentence that names the part and the rule.
+    pub fn new(organization: &str, name: &str) -> Result<Self, String> {
+        check_part("organization", organization)?;
+        check_part("name", name)?;
+        Ok(Self { organization: organization.to_owned(), name: name.to_owned() })
+    }
+
+    /// The organization.
+    #[must_use]
+    pub fn organization(&self) -> &str {
+        &self.organization
+    }
+
+    /// The name within the organization.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `organization__name`, the field in `workers:jumpscripts:name`.
+    #[must_use]
+    pub fn field(&self) -> String {
+        format!("{}__{}", self.organization, self.name)
+    }
+
+    /// The name that a field of `workers:jumpscripts:name` stands for.
+    ///
+    /// # Errors
+    /// A sentence that names the field.
+    pub fn from_field(field: &str) -> Result<Self, String> {
+        let (organization, name) = field
+            .split_once("__")
+            .ok_or_else(|| format!("the field `{}` is not `organization__name`", visible(field)))?;
+        Self::new(organization, name)
+    }
+}
+
+fn check_part(what: &str, part: &str) -> Result<(), String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if part.is_empty() || part.len() > 64 || !part.chars().all(is_plain) || part.contains("__") {
+        let shown: String = part.chars().take(80).collect();
+        return Err(format!(
+            "the jumpscript's {what} `{}` must have 1 to 64 letters, digits, `-`, `_` or `.`, and no `__`",
+            visible(&shown)
+        ));
+    }
+    if !part.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Err(format!("the jumpscript's {what} `{part}` must start with a letter or digit"));
+    }
+    Ok(())
+}
+
+impl fmt::Display for ScriptName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.organization, self.name)
+    }
+}
+
+impl FromStr for ScriptName {
+    type Err = String;
+
+    /// Reads `organization/name`, or a bare name in organization [`OWN_ORGANIZATION`].
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((organization, name)) => Self::new(organization, name),
+            None => Self::new(OWN_ORGANIZATION, text),
+        }
+    }
+}
+
+/// What a jumpscript says about itself: `jumpscript.toml` beside its file, or the custom section
+/// [`MANIFEST_SECTION`]. Every key is optional; unknown keys are refused by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Manifest {
+    /// Who publishes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organization: Option<String>,
+    /// Its name within the organization.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `major.minor.patch`; a scripts folder publishes at start only what is absent or higher.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// One line for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Bare words that name this jumpscript in a job's `type`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<String>,
+    /// Wall time of an attempt when the job names none, such as `30s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// Linear memory it may have, in MiB; the node's limit holds above it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
+}
+
+impl Manifest {
+    /// Reads a manifest's TOML text and checks every value.
+    ///
+    /// # Errors
+    /// A text that names the line or the key, the value and the rule.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > MANIFEST_BYTES_MAX {
+            return Err(format!("the manifest has {} bytes, at most {MANIFEST_BYTES_MAX} are allowed", text.len()));
+        }
+        let manifest: Self = toml::from_str(text).map_err(|error| format!("the manifest does not parse: {error}"))?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// A sentence that names the key, the value and the rule.
+    pub fn check(&self) -> Result<(), String> {
+        if let Some(organization) = &self.organization {
+            check_part("organization", organization)?;
+        }
+        if let Some(name) = &self.name {
+            check_part("name", name)?;
+        }
+        if let Some(version) = &self.version {
+            parse_version(version)?;
+        }
+        if let Some(timeout) = &self.timeout {
+            let parsed = crate::clock::parse_duration(timeout).map_err(|e| format!("manifest key `timeout`: {e}"))?;
+            if parsed.is_zero() || parsed > crate::job::TIMEOUT_MAX {
+                return Err(format!("manifest key `timeout` is `{timeout}`, must be more than 0 and at most 24h"));
+            }
+        }
+        if self.memory_mib == Some(0) {
+            return Err("manifest key `memory_mib` is 0, must be at least 1".to_owned());
+        }
+        for word in &self.types {
+            crate::job::check_name("manifest key `types`: type", word)?;
+            if word.contains('/') {
+                return Err(format!("manifest key `types`: `{}` must be a bare word without `/`", visible(word)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads `major.minor.patch` (later parts may be missing) so that versions can be compared.
+///
+/// # Errors
+/// A sentence that names the text and the form.
+pub fn parse_version(text: &str) -> Result<(u64, u64, u64), String> {
+    let bad = || format!("version `{}` must be numbers such as 1.2.3", visible(text));
+    let mut parts = text.split('.').map(|part| part.parse::<u64>().map_err(|_| bad()));
+    let mut next = || parts.next().unwrap_or(Ok(0));
+    let version = (next()?, next()?, next()?);
+    if parts.next().is_some() { Err(bad()) } else { Ok(version) }
+}
+
+/// The record in `workers:jumpscripts:id` and `:name`: the fields that JumpScale's programs read, and ours (`kind`,
+/// `digest`, `size`, `manifest`, `published_at`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jumpscript {
+    /// The number under which `workers:jumpscripts:id` lists it.
+    pub id: u64,
+    /// Who published it.
+    pub organization: String,
+    /// Its name within the organization.
+    pub name: String,
+    /// `major.minor.patch`.
+    #[serde(default)]
+    pub version: String,
+    /// One line for people (JumpScale's spelling).
+    #[serde(default)]
+    pub descr: String,
+    /// JumpScale's switch; a disabled jumpscript runs no job.
+    #[serde(default = "yes")]
+    pub enable: bool,
+    /// What the file is.
+    pub kind: Kind,
+    /// The address of the code in `workers:jumpscripts:wasm`.
+    pub digest: Digest,
+    /// Bytes of the Wasm file.
+    pub size: u64,
+    /// What it says about itself.
+    #[serde(default)]
+    pub manifest: Manifest,
+    /// Unix seconds of the publish.
+    #[serde(default)]
+    pub published_at: i64,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+impl Jumpscript {
+    /// Its full name.
+    ///
+    /// # Errors
+    /// A sentence when the record's own parts break the rules of a name.
+    pub fn script_name(&self) -> Result<ScriptName, String> {
+        ScriptName::new(&self.organization, &self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_name_belongs_to_our_own_organization() {
+        assert_eq!("echo".parse::<ScriptName>().unwrap().to_string(), "wasmhost/echo");
+        assert_eq!("acme/resize".parse::<ScriptName>().unwrap().field(), "acme__resize");
+        assert_eq!(ScriptName::from_field("acme__resize").unwrap().to_string(), "acme/resize");
+    }
+
+    #[test]
+    fn names_that_leave_their_place_are_refused() {
+        for bad in ["../etc", "a/../b", "a/b/c", "a__b", "", "-x", "a b", "ü"] {
+            assert!(bad.parse::<ScriptName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_names_the_unknown_key_and_the_bad_value() {
+        assert!(Manifest::parse("nmae = 'x'").unwrap_err().contains("nmae"));
+        assert!(Manifest::parse("timeout = '0s'").unwrap_err().contains("`timeout`"));
+        assert!(Manifest::parse("version = 'one'").unwrap_err().contains("`one`"));
+        assert_eq!(Manifest::parse("types = ['echo']").unwrap().types, ["echo"]);
+    }
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(parse_version("1.10").unwrap() > parse_version("1.9.9").unwrap());
+        assert!(parse_version("1.2.3.4").is_err());
+    }
+
+    #[test]
+    fn a_digest_reads_what_it_writes() {
+        let digest = Digest::of(b"wasm");
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        assert!("abc".parse::<Digest>().is_err());
+    }
+}

@@ -1,0 +1,35 @@
+//! wasmhost: runs jobs from Redis queues, each in a fresh WebAssembly sandbox.
+//!
+//! The modules stand in the order of their layers: each imports only from those above it (a test holds that).
+//! `ARCHITECTURE.md` is the map.
+
+// Layer 0: words and rules, no outside system.
+pub mod clock;
+pub mod config;
+pub mod effects;
+pub mod job;
+pub mod jumpscript;
+pub mod outcome;
+pub mod ports;
+pub mod retry;
+pub mod telemetry;
+
+// Layer 1: adapters, each knows one outside system.
+pub mod sandbox;
+pub mod store;
+pub mod watch;
+
+// Layer 2: runs one attempt.
+pub mod executor;
+
+// Layer 3: services.
+pub mod dev;
+pub mod maintenance;
+pub mod node;
+pub mod worker;
+
+// Layer 4: composition.
+pub mod host;
+
+// Layer 5: the command line.
+pub mod cli;

@@ -1,0 +1,3 @@
+//! The `wasmhost` program.
+
+fn main() {}

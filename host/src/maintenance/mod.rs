@@ -1,0 +1,1 @@
+//! Bounded housekeeping of the shared structures in Redis.

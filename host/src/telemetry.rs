@@ -1,0 +1,1 @@
+//! Logs: the names of fields, and where lines go.

@@ -1,0 +1,1 @@
+//! Files that changed and have settled.

@@ -1,0 +1,1 @@
+//! Takes jobs under a lease, has them run, and settles them.

@@ -1,0 +1,1 @@
+//! What the tests share: a real Redis, real guests, the built program.
