@@ -3,6 +3,13 @@
 //!
 //! Invariant: a port never blocks. What a guest logs or reports is handed on at once or dropped and counted.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::jumpscript::{Digest, ScriptName};
+
 /// How serious a log line is; the levels of `wasi:logging`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -52,4 +59,95 @@ impl JobSink for NoSink {
     fn log(&self, _level: Level, _context: &str, _message: &str) {}
 
     fn progress(&self, _percent: u8, _message: &str) {}
+}
+
+/// Where the code of jumpscripts lies.
+pub trait CodeSource: Send + Sync {
+    /// The Wasm bytes of a digest, checked against it; `None` when they are not there.
+    ///
+    /// # Errors
+    /// A sentence when the source did not answer; trying again may help.
+    fn fetch<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>>;
+}
+
+/// A future behind a pointer, for traits that are used as objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The pulse of a loop that must not stall: the loop beats, others ask how long ago.
+#[derive(Debug)]
+pub struct Pulse {
+    started: Instant,
+    /// Milliseconds after `started` of the last beat.
+    last_ms: AtomicU64,
+}
+
+impl Pulse {
+    /// A pulse that beats now for the first time.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { started: Instant::now(), last_ms: AtomicU64::new(0) }
+    }
+
+    /// Says that the loop is alive.
+    pub fn beat(&self) {
+        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(elapsed, Ordering::Relaxed);
+    }
+
+    /// Time since the last beat.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
+    }
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A jumpscript's file that is to be published.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// What the file is called in messages: its name without folders.
+    pub file: String,
+    /// Its bytes, read whole.
+    pub wasm: Vec<u8>,
+    /// The text of the `jumpscript.toml` beside it; the section inside the file counts when there is none.
+    pub manifest: Option<String>,
+    /// Its name when the manifest has none (the file's stem).
+    pub default_name: String,
+}
+
+/// When a file that is already published under its name is published again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishRule {
+    /// Always: the file has changed, or a person said so.
+    Always,
+    /// Only when the name is absent or the file's version is higher: a node that starts with an old folder must not
+    /// roll the fleet back.
+    AbsentOrNewer,
+}
+
+/// What became of a candidate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// `organization/name`.
+    pub name: ScriptName,
+    /// The digest that is live under the name now.
+    pub digest: Digest,
+    /// The live version, empty when it has none.
+    pub version: String,
+    /// Whether this call changed what is live.
+    pub is_new: bool,
+}
+
+/// Publishes jumpscripts.
+pub trait Publisher: Send + Sync {
+    /// Checks a candidate whole and publishes it in one step.
+    ///
+    /// # Errors
+    /// A sentence that names the file, what is wrong with it and what to do; nothing has changed then.
+    fn publish(&self, candidate: Candidate, rule: PublishRule) -> BoxFuture<'_, Result<Published, String>>;
 }
