@@ -1,0 +1,23 @@
+//! A script that is compiled, linked and ready to be instantiated.
+
+use crate::jumpscript::{Digest, Kind};
+
+/// A script that is compiled, linked and ready to be instantiated.
+pub struct Script {
+    digest: Digest,
+    kind: Kind,
+}
+
+impl Script {
+    /// The digest of its Wasm file.
+    #[must_use]
+    pub const fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// What it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+}
