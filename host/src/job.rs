@@ -309,8 +309,8 @@ pub struct Reserved {
     pub max_attempts: u32,
     /// Hand-outs so far, this one included; counts even when the worker dies.
     pub deliveries: u32,
-    /// Wall time of this attempt.
-    pub timeout: Duration,
+    /// Wall time of this attempt, when the producer named one.
+    pub timeout: Option<Duration>,
     /// When the producer made it; `None` when it did not say.
     pub created_at: Option<Timestamp>,
     /// The code that was live when the job was handed out, or the pinned one; `None` when nothing serves the type.

