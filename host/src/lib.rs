@@ -26,6 +26,7 @@ pub mod executor;
 pub mod dev;
 pub mod maintenance;
 pub mod node;
+pub mod scripts_folder;
 pub mod worker;
 
 // Layer 4: composition.

@@ -1,8 +1,9 @@
 //! What an attempt may reach outside its sandbox, as traits: the adapters of layer 1 call them, `host.rs` says who
 //! answers.
 //!
-//! Invariant: a port never blocks. What a guest logs or reports is handed on at once or dropped and counted.
+//! Invariant: what a guest logs or reports never blocks; it is handed on at once or dropped and counted.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -148,6 +149,24 @@ pub trait Publisher: Send + Sync {
     /// Checks a candidate whole and publishes it in one step.
     ///
     /// # Errors
-    /// A sentence that names the file, what is wrong with it and what to do; nothing has changed then.
-    fn publish(&self, candidate: Candidate, rule: PublishRule) -> BoxFuture<'_, Result<Published, String>>;
+    /// See [`PublishError`]; nothing has changed then.
+    fn publish(&self, candidate: Candidate, rule: PublishRule) -> BoxFuture<'_, Result<Published, PublishError>>;
 }
+
+/// Why a candidate was not published. The texts name the file, what is wrong and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PublishError {
+    /// The candidate itself is at fault: only another file helps.
+    Refused(String),
+    /// Redis is away: trying again helps.
+    Unavailable(String),
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Refused(text) | Self::Unavailable(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl std::error::Error for PublishError {}

@@ -6,6 +6,7 @@
 //!
 //! Next: `keys` for what lies where, `turn` for the hot path, `lua/` for the transitions themselves.
 
+pub mod embedded;
 mod enqueue;
 mod error;
 mod jumpscripts;
