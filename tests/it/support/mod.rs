@@ -1,1 +1,5 @@
 //! What the tests share: a real Redis, real guests, the built program.
+#![allow(unreachable_pub, reason = "the support module is a small library inside the one test binary")]
+#![allow(dead_code, reason = "a helper may wait for its second user")]
+
+pub mod redis;
