@@ -1,0 +1,381 @@
+//! Takes every value out of the highest source that has one, and checks it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use super::error::{Error, Origin};
+use super::keys::{self, Given, KEYS};
+use super::value::{Hardening, LogFormat, Queue, Secret, Value};
+use super::{
+    COMMAND_TIMEOUT, CONCURRENCY_MAX, CONCURRENCY_PER_CORE, CONNECT_TIMEOUT, Config, DONE_TTL, GRACE,
+    HEALTH_CLOCK_SKEW, HEALTH_DISK_MIB, HEALTH_INTERVAL, HEALTH_MEMORY_MIB, HEALTH_STALL, HEARTBEAT_DEFAULT_MAX,
+    Health, LEASE, LEASE_MAX, LEASE_MIN, Limits, Log, MEMORY_MIB, PREFIX, REDIS_URL, Redis, Sandbox, Setting, Sources,
+    readable_by_all,
+};
+use super::{check, redis_url};
+use crate::job::QUEUE;
+use crate::retry::{self, RetryPolicy};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// The sources side by side while values are taken out of them.
+pub(super) struct Merge<'a> {
+    pub(super) sources: &'a Sources,
+    pub(super) environment: Given,
+    pub(super) file: Given,
+    pub(super) path: PathBuf,
+    pub(super) settings: Vec<Setting>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Merge<'_> {
+    pub(super) fn into_config(mut self) -> Result<Config, Error> {
+        let redis = self.redis()?;
+        let prefix = self.take("prefix", |g| g.prefix.clone(), || PREFIX.to_owned(), |v| check::check_prefix(v))?;
+        let node_prefix =
+            self.take("node_prefix", |g| g.node_prefix.clone(), String::new, |v| check::check_node_prefix(v))?;
+        let default_queue = || vec![Queue { name: QUEUE.to_owned(), weight: 1 }];
+        let queues = self.take("queues", |g| g.queues.clone(), default_queue, |v| check::check_queues(v))?;
+        let cores = self.sources.machine.cores;
+        let concurrency = self.take(
+            "concurrency",
+            |g| g.concurrency,
+            || cores.saturating_mul(CONCURRENCY_PER_CORE).clamp(1, CONCURRENCY_MAX),
+            |n| check::within(n, 1, CONCURRENCY_MAX),
+        )?;
+        let (lease, heartbeat) = self.lease()?;
+        let grace = self.take("grace", |g| g.grace, || GRACE, |d| check::between(d, Duration::ZERO, HOUR))?;
+        let name = node_name(&self.sources.machine.name);
+        let node = self.take("node", |g| g.node.clone(), || name, |v| check::check_node(v))?;
+        let id = |n: &u64| check::within(n, 1, 0x7fff_ffff);
+        let gid = self.take("gid", |g| g.gid, || 1, id)?;
+        let nid = self.take("nid", |g| g.nid, || node_number(&node), id)?;
+        let roles = self.take("roles", |g| g.roles.clone(), Vec::new, |v| check::check_roles(v))?;
+        let scripts = self.take_optional("scripts", |g| g.scripts.clone());
+        let data_default = data_folder(self.sources);
+        let data = self.take("data", |g| g.data.clone(), || data_default, |_| Ok(()))?;
+        let log = Log {
+            level: self.take(
+                "log.level",
+                |g| g.log_level.clone(),
+                || "info".to_owned(),
+                |v| check::check_log_level(v),
+            )?,
+            format: self.take("log.format", |g| g.log_format, LogFormat::default, |_| Ok(()))?,
+        };
+        let retry = self.retry()?;
+        let memory = |n: &u64| check::within(n, 1, 4096);
+        let limits = Limits {
+            memory_bytes_max: check::mebibytes(self.take(
+                "limits.memory_mib",
+                |g| g.limits_memory_mib,
+                || MEMORY_MIB,
+                memory,
+            )?),
+            done_ttl: self.take(
+                "limits.done_ttl",
+                |g| g.limits_done_ttl,
+                || DONE_TTL,
+                |d| check::between(d, SECOND, 30 * DAY),
+            )?,
+        };
+        let pool_rule = |n: &u64| match *n {
+            0 => Ok(()),
+            n if n < concurrency => Err(format!("must be 0 or at least `concurrency` ({concurrency})")),
+            _ => check::within(n, 0, 100_000),
+        };
+        let sandbox = Sandbox {
+            pool_size: check::to_usize(self.take("sandbox.pool", |g| g.sandbox_pool, || 0, pool_rule)?),
+            hardening: self.take("sandbox.hardening", |g| g.sandbox_hardening, Hardening::default, |_| Ok(()))?,
+        };
+        let health = self.health()?;
+        debug_assert_eq!(self.settings.len(), KEYS.len());
+        self.settings.sort_by_key(|setting| KEYS.iter().position(|spec| spec.key == setting.key));
+        Ok(Config {
+            redis,
+            prefix,
+            node_prefix,
+            queues,
+            concurrency: check::to_usize(concurrency),
+            lease,
+            heartbeat,
+            grace,
+            node,
+            gid: u32::try_from(gid).unwrap_or(u32::MAX),
+            nid: u32::try_from(nid).unwrap_or(u32::MAX),
+            roles,
+            scripts,
+            data,
+            log,
+            retry,
+            limits,
+            sandbox,
+            health,
+            settings: self.settings,
+            notes: self.notes,
+        })
+    }
+
+    fn redis(&mut self) -> Result<Redis, Error> {
+        let (url, url_origin) = self.redis_url();
+        let spec = keys::spec("redis.url");
+        let (shown, _) =
+            redis_url::split(&url).map_err(|rule| Error::bad(spec, &url_origin, &redis_url::redacted(&url), rule))?;
+        let password = self.password()?;
+        let embedded = self.find(|given| given.redis_embedded);
+        let is_embedded = match &embedded {
+            Some((true, origin)) => {
+                if rank(origin) == rank(&url_origin) {
+                    return Err(Error::bad(
+                        keys::spec("redis.embedded"),
+                        origin,
+                        "true",
+                        "but a Redis URL is given too",
+                    )
+                    .with_hint("name a Redis, or let the host start its own; not both"));
+                }
+                rank(origin) < rank(&url_origin)
+            }
+            _ => false,
+        };
+        let embedded_origin = embedded.map_or(Origin::Default, |(_, origin)| origin);
+        self.note("redis.url", shown.clone(), url_origin);
+        self.note("redis.embedded", is_embedded.to_string(), embedded_origin);
+        let limits = |d: &Duration| check::between(d, 100 * MILLISECOND, MINUTE);
+        Ok(Redis {
+            url: shown,
+            password,
+            is_embedded,
+            connect_timeout: self.take(
+                "redis.connect_timeout",
+                |g| g.redis_connect_timeout,
+                || CONNECT_TIMEOUT,
+                limits,
+            )?,
+            command_timeout: self.take(
+                "redis.command_timeout",
+                |g| g.redis_command_timeout,
+                || COMMAND_TIMEOUT,
+                limits,
+            )?,
+        })
+    }
+
+    /// The URL with its password. `REDIS_ADDR` comes last, because other programs set it for themselves.
+    fn redis_url(&self) -> (String, Origin) {
+        if let Some(found) = self.find(|given| given.redis_url.clone()) {
+            return found;
+        }
+        match self.sources.environment.get("REDIS_ADDR").filter(|address| !address.trim().is_empty()) {
+            Some(address) => (redis_url::from_address(address), Origin::Environment("REDIS_ADDR")),
+            None => (REDIS_URL.to_owned(), Origin::Default),
+        }
+    }
+
+    /// The password of the highest source that gives one; within a source a value or file goes before the URL's.
+    fn password(&mut self) -> Result<Option<Secret>, Error> {
+        let sources = [
+            (self.sources.flags.clone(), Origin::Flag),
+            (self.environment.clone(), Origin::Environment("")),
+            (self.file.clone(), Origin::File(self.path.clone())),
+        ];
+        let (mut password, mut origin, mut file) = (None, Origin::Default, None);
+        for (given, from) in sources {
+            let named = |key: &'static str| match &from {
+                Origin::Environment(_) => Origin::Environment(keys::spec(key).variable),
+                other => other.clone(),
+            };
+            if let (Some(_), Some(path)) = (&given.redis_password, &given.redis_password_file) {
+                let spec = keys::spec("redis.password_file");
+                return Err(Error::bad(spec, &named(spec.key), &path.show(), "but a password is given beside it")
+                    .with_hint("keep the file, drop the other"));
+            }
+            if let Some(word) = given.redis_password {
+                (password, origin) = (Some(word), named("redis.password"));
+            } else if let Some(path) = given.redis_password_file {
+                origin = named("redis.password_file");
+                password = Some(self.password_from(&path, &origin)?);
+                file = Some(path);
+            } else if let Some(word) = given.redis_url.as_deref().and_then(|url| redis_url::split(url).ok()?.1) {
+                if from == Origin::Flag {
+                    self.notes.push(
+                        "the password of Redis is in a flag, where every user of this machine can see it; use \
+                         `--redis-password-file` or WASMHOST_REDIS_PASSWORD"
+                            .to_owned(),
+                    );
+                }
+                (password, origin) = (Some(word), named("redis.url"));
+            }
+            if password.is_some() {
+                break;
+            }
+        }
+        if let (None, Some(address)) = (&password, self.sources.environment.get("REDIS_ADDR")) {
+            let (_, url_origin) = self.redis_url();
+            if url_origin == Origin::Environment("REDIS_ADDR")
+                && let Ok((_, Some(word))) = redis_url::split(&redis_url::from_address(address))
+            {
+                (password, origin) = (Some(word), url_origin);
+            }
+        }
+        let shown = |is_set: bool, text: &str| if is_set { text.to_owned() } else { String::new() };
+        self.note("redis.password", shown(password.is_some(), "***"), origin.clone());
+        let file_origin = if file.is_some() { origin } else { Origin::Default };
+        self.note("redis.password_file", file.map(|path| path.show()).unwrap_or_default(), file_origin);
+        Ok(password)
+    }
+
+    fn password_from(&mut self, path: &Path, origin: &Origin) -> Result<Secret, Error> {
+        let spec = keys::spec("redis.password_file");
+        let bad = |rule: String| Error::bad(spec, origin, &path.to_string_lossy(), rule);
+        let text = std::fs::read_to_string(path).map_err(|error| bad(format!("which cannot be read: {error}")))?;
+        let word = text.trim_end();
+        if word.is_empty() {
+            return Err(bad("which is empty".to_owned()));
+        }
+        self.notes.extend(readable_by_all(path));
+        Ok(Secret::new(word))
+    }
+
+    fn lease(&mut self) -> Result<(Duration, Duration), Error> {
+        let lease = self.take("lease", |g| g.lease, || LEASE, |d| check::between(d, LEASE_MIN, LEASE_MAX))?;
+        let heartbeat = self.take(
+            "heartbeat",
+            |g| g.heartbeat,
+            || (lease / 3).min(HEARTBEAT_DEFAULT_MAX),
+            |d| {
+                check::between(d, 50 * MILLISECOND, LEASE_MAX / 2)?;
+                if *d > lease / 2 {
+                    return Err(format!("must be at most half of `lease`, which is {}", lease.show()));
+                }
+                Ok(())
+            },
+        )?;
+        Ok((lease, heartbeat))
+    }
+
+    fn retry(&mut self) -> Result<RetryPolicy, Error> {
+        let cap = self.take("retry.cap", |g| g.retry_cap, || retry::CAP, |d| check::between(d, MILLISECOND, DAY))?;
+        let base = self.take(
+            "retry.base",
+            |g| g.retry_base,
+            || retry::BASE.min(cap),
+            |d| {
+                check::between(d, MILLISECOND, HOUR)?;
+                if *d > cap { Err(format!("must be at most `retry.cap`, which is {}", cap.show())) } else { Ok(()) }
+            },
+        )?;
+        Ok(RetryPolicy { base, cap })
+    }
+
+    fn health(&mut self) -> Result<Health, Error> {
+        let size = |n: &u64| check::within(n, 0, 1024 * 1024);
+        let (from, to) = (100 * MILLISECOND, 2 * MINUTE);
+        Ok(Health {
+            interval: self.take(
+                "health.interval",
+                |g| g.health_interval,
+                || HEALTH_INTERVAL,
+                |d| check::between(d, from, to),
+            )?,
+            disk_bytes_min: check::mebibytes(self.take(
+                "health.disk_mib",
+                |g| g.health_disk_mib,
+                || HEALTH_DISK_MIB,
+                size,
+            )?) as u64,
+            memory_bytes_min: check::mebibytes(self.take(
+                "health.memory_mib",
+                |g| g.health_memory_mib,
+                || HEALTH_MEMORY_MIB,
+                size,
+            )?) as u64,
+            stall: self.take("health.stall", |g| g.health_stall, || HEALTH_STALL, |d| check::between(d, from, HOUR))?,
+            clock_skew: self.take(
+                "health.clock_skew",
+                |g| g.health_clock_skew,
+                || HEALTH_CLOCK_SKEW,
+                |d| check::between(d, 10 * MILLISECOND, HOUR),
+            )?,
+        })
+    }
+
+    /// The value of the highest source that has one.
+    fn find<T>(&self, pick: impl Fn(&Given) -> Option<T>) -> Option<(T, Origin)> {
+        pick(&self.sources.flags)
+            .map(|value| (value, Origin::Flag))
+            .or_else(|| pick(&self.environment).map(|value| (value, Origin::Environment(""))))
+            .or_else(|| pick(&self.file).map(|value| (value, Origin::File(self.path.clone()))))
+    }
+
+    fn take<T: Value>(
+        &mut self,
+        key: &'static str,
+        pick: impl Fn(&Given) -> Option<T>,
+        default: impl FnOnce() -> T,
+        check: impl Fn(&T) -> Result<(), String>,
+    ) -> Result<T, Error> {
+        let spec = keys::spec(key);
+        let (value, origin) = self.find(pick).unwrap_or_else(|| (default(), Origin::Default));
+        let origin = if let Origin::Environment(_) = origin { Origin::Environment(spec.variable) } else { origin };
+        check(&value).map_err(|rule| Error::bad(spec, &origin, &value.show(), rule))?;
+        self.note(key, value.show(), origin);
+        Ok(value)
+    }
+
+    fn take_optional<T: Value>(&mut self, key: &'static str, pick: impl Fn(&Given) -> Option<T>) -> Option<T> {
+        let (value, origin) = self.find(pick).map_or((None, Origin::Default), |(value, origin)| (Some(value), origin));
+        self.note(key, value.as_ref().map(Value::show).unwrap_or_default(), origin);
+        value
+    }
+
+    fn note(&mut self, key: &'static str, value: String, origin: Origin) {
+        let origin = match origin {
+            Origin::Environment("") => Origin::Environment(keys::spec(key).variable),
+            other => other,
+        };
+        self.settings.push(Setting { key, value, origin });
+    }
+}
+
+/// The weight of a source: a smaller number goes before a larger one.
+fn rank(origin: &Origin) -> u8 {
+    match origin {
+        Origin::Flag => 0,
+        // The variable of another program counts less than anything that was said to this one.
+        Origin::Environment("REDIS_ADDR") => 3,
+        Origin::Environment(_) => 1,
+        Origin::File(_) => 2,
+        Origin::Default => 4,
+    }
+}
+
+/// A node's name made of the host name: other characters become `-`.
+fn node_name(host_name: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let name: String = host_name.chars().take(64).map(|c| if is_plain(c) { c } else { '-' }).collect();
+    if name.is_empty() { "node".to_owned() } else { name }
+}
+
+/// A number that stays the same for a name and hardly ever meets another one.
+fn node_number(name: &str) -> u64 {
+    let digest = Sha256::digest(name.as_bytes());
+    let number = digest.iter().take(4).fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
+    (number & 0x7fff_ffff).max(1)
+}
+
+fn data_folder(sources: &Sources) -> PathBuf {
+    let variable = |name: &str| sources.environment.get(name).filter(|path| path.starts_with('/')).map(PathBuf::from);
+    if sources.machine.is_root {
+        return PathBuf::from("/var/lib/wasmhost");
+    }
+    variable("XDG_STATE_HOME")
+        .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
+        .map_or_else(|| PathBuf::from(".wasmhost"), |base| base.join("wasmhost"))
+}
