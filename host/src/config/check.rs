@@ -38,7 +38,7 @@ pub(super) fn check_key_part(text: &str) -> Result<(), String> {
 }
 
 pub(super) fn check_node_prefix(prefix: &str) -> Result<(), String> {
-    check_key_part(prefix)
+    if prefix.is_empty() { Ok(()) } else { check_prefix(prefix) }
 }
 
 pub(super) fn check_prefix(prefix: &str) -> Result<(), String> {

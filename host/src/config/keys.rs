@@ -127,7 +127,7 @@ settings! {
         rule "1 to 100 bytes without `:`, space, control characters and `* ? [ ] \\`; one hash tag `{..}` is allowed", live false, secret false;
     #[doc = "What the node's hashes (`workers:*`, `healthcheck:*`, `application`) begin with; other programs expect nothing."]
     node_prefix: String = "node_prefix", "WASMHOST_NODE_PREFIX", "--node-prefix", default "empty",
-        rule "at most 100 bytes without space, control characters and `* ? [ ] \\`", live false, secret false;
+        rule "as `prefix`, or empty", live false, secret false;
     #[doc = "The queues that are served and their share under backlog."]
     queues: Vec<Queue> = "queues", "WASMHOST_QUEUES", "--queue", default "default=1",
         rule "names without `:`, each once, weight 1 to 100; at most 100 queues", live false, secret false;
@@ -294,6 +294,10 @@ fn nearest(key: &str) -> Option<&'static str> {
             let end = near(&leaf(spec.key), &leaf(key)).map(|distance| distance + 1);
             whole.into_iter().chain(end).min().map(|distance| (distance, spec.key))
         })
+        .chain(KEYS.iter().filter_map(|spec| {
+            let (section, _) = spec.key.split_once('.')?;
+            near(section, key).map(|distance| (distance, section))
+        }))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, key)| key)
 }

@@ -128,7 +128,7 @@ impl Merge<'_> {
         let (shown, _) =
             redis_url::split(&url).map_err(|rule| Error::bad(spec, &url_origin, &redis_url::redacted(&url), rule))?;
         let password = self.password()?;
-        let embedded = self.find(|given| given.redis_embedded);
+        let embedded = self.find("redis.embedded", |given| given.redis_embedded);
         let is_embedded = match &embedded {
             Some((true, origin)) => {
                 if rank(origin) == rank(&url_origin) {
@@ -169,7 +169,7 @@ impl Merge<'_> {
 
     /// The URL with its password. `REDIS_ADDR` comes last, because other programs set it for themselves.
     fn redis_url(&self) -> (String, Origin) {
-        if let Some(found) = self.find(|given| given.redis_url.clone()) {
+        if let Some(found) = self.find("redis.url", |given| given.redis_url.clone()) {
             return found;
         }
         match self.sources.environment.get("REDIS_ADDR").filter(|address| !address.trim().is_empty()) {
@@ -307,10 +307,10 @@ impl Merge<'_> {
     }
 
     /// The value of the highest source that has one.
-    fn find<T>(&self, pick: impl Fn(&Given) -> Option<T>) -> Option<(T, Origin)> {
+    fn find<T>(&self, key: &str, pick: impl Fn(&Given) -> Option<T>) -> Option<(T, Origin)> {
         pick(&self.sources.flags)
             .map(|value| (value, Origin::Flag))
-            .or_else(|| pick(&self.environment).map(|value| (value, Origin::Environment(""))))
+            .or_else(|| pick(&self.environment).map(|value| (value, Origin::Environment(keys::spec(key).variable))))
             .or_else(|| pick(&self.file).map(|value| (value, Origin::File(self.path.clone()))))
     }
 
@@ -322,24 +322,20 @@ impl Merge<'_> {
         check: impl Fn(&T) -> Result<(), String>,
     ) -> Result<T, Error> {
         let spec = keys::spec(key);
-        let (value, origin) = self.find(pick).unwrap_or_else(|| (default(), Origin::Default));
-        let origin = if let Origin::Environment(_) = origin { Origin::Environment(spec.variable) } else { origin };
+        let (value, origin) = self.find(key, pick).unwrap_or_else(|| (default(), Origin::Default));
         check(&value).map_err(|rule| Error::bad(spec, &origin, &value.show(), rule))?;
         self.note(key, value.show(), origin);
         Ok(value)
     }
 
     fn take_optional<T: Value>(&mut self, key: &'static str, pick: impl Fn(&Given) -> Option<T>) -> Option<T> {
-        let (value, origin) = self.find(pick).map_or((None, Origin::Default), |(value, origin)| (Some(value), origin));
+        let (value, origin) =
+            self.find(key, pick).map_or((None, Origin::Default), |(value, origin)| (Some(value), origin));
         self.note(key, value.as_ref().map(Value::show).unwrap_or_default(), origin);
         value
     }
 
     fn note(&mut self, key: &'static str, value: String, origin: Origin) {
-        let origin = match origin {
-            Origin::Environment("") => Origin::Environment(keys::spec(key).variable),
-            other => other,
-        };
         self.settings.push(Setting { key, value, origin });
     }
 }

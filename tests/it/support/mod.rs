@@ -2,4 +2,5 @@
 #![allow(unreachable_pub, reason = "the support module is a small library inside the one test binary")]
 #![allow(dead_code, reason = "a helper may wait for its second user")]
 
+pub mod docs;
 pub mod redis;
