@@ -1,1 +1,352 @@
 //! The composition root: from a configuration to running services, and back to silence.
+//!
+//! This is the only file that names every service. They start in the order in which they need each other and stop in
+//! reverse: first nothing new is taken, then what runs ends or is released, then the node's hashes are cleaned, last
+//! the private Redis goes.
+//!
+//! Invariant: a host is whole or not there. When a service ends on its own, all others are stopped and the program
+//! ends with an error; nothing half-alive keeps its place in the fleet.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::{self, Config};
+use crate::executor::wasm::{WasmExecutor, WasmOptions};
+use crate::job::{StoreId, visible};
+use crate::jumpscript::{self, Digest, Manifest, ScriptName};
+use crate::maintenance::Maintenance;
+use crate::ports::{BoxFuture, Candidate, PublishError, PublishRule, Published, Publisher, Pulse};
+use crate::sandbox::{self, Compiler, Sandbox};
+use crate::scripts_folder::{Params, ScriptsFolder};
+use crate::store::embedded::Embedded;
+use crate::store::{self, NewJumpscript, Store};
+use crate::worker::{self, Worker};
+
+/// How long a job of an unknown type waits for its jumpscript.
+pub const UNKNOWN_TYPE_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Why a host did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Redis.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The engine.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
+    /// Anything else, as a sentence; a line `hint: ...` may follow.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A running host.
+pub struct Host {
+    store: Store,
+    services: JoinSet<&'static str>,
+    stop_worker: watch::Sender<bool>,
+    stop_rest: watch::Sender<bool>,
+    worker_done: Option<tokio::task::JoinHandle<worker::Totals>>,
+    embedded: Option<Embedded>,
+    redis_url: String,
+}
+
+impl Host {
+    /// Starts every service. Must be called inside a current-thread runtime: it becomes the I/O thread.
+    ///
+    /// `compiler` is the program that compiles jumpscripts as a child process; normally this one.
+    ///
+    /// # Errors
+    /// When Redis, the engine, the scripts folder or the private Redis cannot be used; nothing is left running.
+    pub async fn start(config: &Config, compiler: Compiler) -> Result<Self, Error> {
+        let embedded = if config.redis.is_embedded {
+            Some(Embedded::start(&config.data).await.map_err(Error::Other)?)
+        } else {
+            None
+        };
+        let mut options = store_options(config);
+        if let Some(embedded) = &embedded {
+            options.url.clone_from(&embedded.address().url);
+        }
+        match Self::start_on(config, compiler, &options).await {
+            Ok(host) => Ok(Self { embedded, ..host }),
+            Err(error) => {
+                if let Some(embedded) = embedded {
+                    embedded.stop().await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_on(config: &Config, compiler: Compiler, options: &store::Options) -> Result<Self, Error> {
+        let store = Store::connect(StoreId::default(), options).await?;
+        store.server_notes().iter().for_each(|note| tracing::warn!(note, "redis is usable, but"));
+        let sandbox = Sandbox::new(sandbox_options(config, compiler))?;
+        sandbox.notes().iter().for_each(|note| tracing::warn!(note, "engine is usable, but"));
+        let concurrency = config.concurrency.min(sandbox.pool_size());
+        if concurrency < config.concurrency {
+            tracing::warn!(asked = config.concurrency, concurrency, "concurrency lowered to the pool's size");
+        }
+        let executor = Arc::new(
+            WasmExecutor::start_threads(
+                sandbox,
+                Arc::new(store.clone()),
+                tokio::runtime::Handle::current(),
+                WasmOptions {
+                    threads: guest_threads(&options.url),
+                    concurrency,
+                    memory_bytes_max: config.limits.memory_bytes_max,
+                    node: config.node.clone(),
+                },
+            )
+            .map_err(|error| Error::Other(format!("cannot start the threads for guests: {error}")))?,
+        );
+
+        let pulse = Arc::new(Pulse::new());
+        let worker =
+            Worker::new(store.clone(), executor.clone(), worker_options(config, concurrency), Arc::clone(&pulse));
+        let seen = worker.seen();
+        let (stop_worker, worker_stopped) = watch::channel(false);
+        let (stop_rest, rest_stopped) = watch::channel(false);
+        let mut services = JoinSet::new();
+
+        let mut restore = None;
+        if let Some(folder) = &config.scripts {
+            let folder = ScriptsFolder::new(Params {
+                folder: folder.clone(),
+                publisher: Arc::new(StorePublisher::new(store.clone())),
+                on_state: Arc::new(|state| {
+                    for (file, fault) in &state.faults {
+                        tracing::warn!(file = %file.display(), %fault, "file not published");
+                    }
+                }),
+                options: crate::watch::Options::default(),
+            })
+            .map_err(Error::Other)?;
+            restore = Some(folder.restorer());
+            let stopped = rest_stopped.clone();
+            services.spawn(async move {
+                folder.run(stopped).await;
+                "scripts folder"
+            });
+        }
+        let on_flushed: Box<dyn Fn() + Send> = Box::new(move || {
+            if let Some(restore) = &restore {
+                restore.restore();
+            }
+        });
+        let maintenance = Maintenance::new(store.clone(), executor, seen, on_flushed);
+        let stopped = rest_stopped.clone();
+        services.spawn(async move {
+            maintenance.run(stopped).await;
+            "maintenance"
+        });
+        let worker_done = tokio::spawn(worker.run(worker_stopped));
+        Ok(Self {
+            store,
+            services,
+            stop_worker,
+            stop_rest,
+            worker_done: Some(worker_done),
+            embedded: None,
+            redis_url: options.url.clone(),
+        })
+    }
+
+    /// The store that the host works on.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where its Redis is, without password.
+    #[must_use]
+    pub fn redis_url(&self) -> &str {
+        &self.redis_url
+    }
+
+    /// Resolves when a part of the host ended that must not, with a sentence. Cancel-safe.
+    pub async fn failed(&mut self) -> String {
+        let embedded = self.embedded.as_mut();
+        tokio::select! {
+            ended = self.services.join_next() => match ended {
+                Some(Ok(name)) => format!("the service `{name}` ended; this is a bug, please report it with the log"),
+                _ => "a service failed; this is a bug, please report it with the log".to_owned(),
+            },
+            ended = joined(self.worker_done.as_mut()) => match ended {
+                Ok(_) => "the worker ended; this is a bug, please report it with the log".to_owned(),
+                Err(error) => format!("the worker failed ({error}); this is a bug, please report it with the log"),
+            },
+            text = died(embedded) => text,
+        }
+    }
+
+    /// Drains and stops: running jobs get the grace, then they are released to the head of their queues.
+    pub async fn stop(mut self) -> worker::Totals {
+        // A receiver that is gone means a service that has ended: nothing to stop there.
+        let _ = self.stop_worker.send(true);
+        let totals = match self.worker_done.take() {
+            Some(worker) => worker.await.unwrap_or_default(),
+            None => worker::Totals::default(),
+        };
+        let _ = self.stop_rest.send(true);
+        while self.services.join_next().await.is_some() {}
+        if let Some(embedded) = self.embedded.take() {
+            embedded.stop().await;
+        }
+        totals
+    }
+}
+
+async fn joined(
+    worker: Option<&mut tokio::task::JoinHandle<worker::Totals>>,
+) -> Result<worker::Totals, tokio::task::JoinError> {
+    match worker {
+        Some(worker) => worker.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn died(embedded: Option<&mut Embedded>) -> String {
+    match embedded {
+        Some(embedded) => embedded.died().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How the store is reached.
+#[must_use]
+pub fn store_options(config: &Config) -> store::Options {
+    store::Options {
+        url: config.redis.url.clone(),
+        password: config.redis.password.as_ref().map(|secret| secret.reveal().to_owned()),
+        prefix: config.prefix.clone(),
+        node_prefix: config.node_prefix.clone(),
+        connect_timeout: config.redis.connect_timeout,
+        command_timeout: config.redis.command_timeout,
+    }
+}
+
+/// How the sandbox is set up.
+#[must_use]
+pub fn sandbox_options(config: &Config, compiler: Compiler) -> sandbox::Options {
+    sandbox::Options {
+        pool_size: if config.sandbox.pool_size == 0 { config.concurrency } else { config.sandbox.pool_size },
+        memory_bytes_max: config.limits.memory_bytes_max,
+        artifacts: Some(config.data.join("artifacts")),
+        compiler,
+        hardening: match config.sandbox.hardening {
+            config::Hardening::Default => sandbox::Hardening::Default,
+            config::Hardening::Strict => sandbox::Hardening::Strict,
+        },
+        ..sandbox::Options::default()
+    }
+}
+
+/// This program as the compiler. The link of the kernel works even after the file was replaced by an upgrade.
+#[must_use]
+pub fn own_compiler() -> Compiler {
+    Compiler::Child { program: PathBuf::from("/proc/self/exe") }
+}
+
+fn worker_options(config: &Config, concurrency: usize) -> worker::Options {
+    worker::Options {
+        queues: config.queues.iter().map(|queue| (queue.name.clone(), queue.weight)).collect(),
+        concurrency,
+        lease: config.lease,
+        heartbeat: config.heartbeat,
+        grace: config.grace,
+        node: config.node.clone(),
+        done_ttl: config.limits.done_ttl,
+        retry: config.retry,
+        unknown_type_wait: UNKNOWN_TYPE_WAIT,
+    }
+}
+
+/// One thread for guests per core; one core is left to Redis when it runs here. A second guest thread on two cores
+/// beside Redis loses a sixth of the throughput.
+fn guest_threads(redis_url: &str) -> NonZeroUsize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let host = redis_url.split("://").nth(1).unwrap_or(redis_url);
+    let host = host.rsplit('@').next().unwrap_or(host);
+    let is_local =
+        redis_url.starts_with("unix:") || ["127.", "localhost", "[::1]"].iter().any(|local| host.starts_with(local));
+    NonZeroUsize::new(if is_local { cores - 1 } else { cores }).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Publishes files into the store, after the sandbox has looked at them.
+#[derive(Clone, Debug)]
+pub struct StorePublisher {
+    store: Store,
+}
+
+impl StorePublisher {
+    /// Publishes into `store`.
+    #[must_use]
+    pub const fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    async fn publish(&self, candidate: Candidate, rule: PublishRule) -> Result<Published, PublishError> {
+        let file = visible(&candidate.file);
+        let refused = |text: String| PublishError::Refused(format!("`{file}`: {text}"));
+        let wasm = match &candidate.manifest {
+            Some(text) => {
+                Manifest::parse(text).map_err(refused)?;
+                // The digest covers the manifest: what was agreed to is what runs.
+                jumpscript::embed_manifest(&candidate.wasm, text)
+            }
+            None => candidate.wasm,
+        };
+        let inspection = Sandbox::inspect(&wasm).map_err(|error| match error.hint() {
+            Some(hint) => refused(format!("{error}\nhint: {hint}")),
+            None => refused(error.to_string()),
+        })?;
+        let manifest = inspection.manifest.unwrap_or_default();
+        manifest.check().map_err(refused)?;
+        let organization = manifest.organization.as_deref().unwrap_or(jumpscript::OWN_ORGANIZATION);
+        let name = manifest.name.as_deref().unwrap_or(&candidate.default_name);
+        let name = ScriptName::new(organization, name).map_err(refused)?;
+        let version = manifest.version.clone().unwrap_or_default();
+        let script = NewJumpscript { name: name.clone(), kind: inspection.kind, manifest };
+        let digest = Digest::of(&wasm);
+        let published = self.store.publish(&script, &wasm, rule).await.map_err(|error| {
+            let text = match error.hint() {
+                Some(hint) => format!("`{file}`: {error}\nhint: {hint}"),
+                None => format!("`{file}`: {error}"),
+            };
+            if error.is_transient() { PublishError::Unavailable(text) } else { PublishError::Refused(text) }
+        })?;
+        let version = if published.digest == digest {
+            version
+        } else {
+            self.store.script(&name).await.ok().flatten().map_or_else(String::new, |live| live.version)
+        };
+        Ok(Published { name, digest: published.digest, version, is_new: published.is_new })
+    }
+}
+
+impl Publisher for StorePublisher {
+    fn publish(&self, candidate: Candidate, rule: PublishRule) -> BoxFuture<'_, Result<Published, PublishError>> {
+        Box::pin(self.publish(candidate, rule))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_is_left_to_a_redis_on_this_machine() {
+        let cores = std::thread::available_parallelism().unwrap().get();
+        let local = NonZeroUsize::new(cores - 1).unwrap_or(NonZeroUsize::MIN);
+        for url in ["redis://127.0.0.1:6379", "unix:///run/redis.sock", "redis://u:p@localhost/0", "redis://[::1]:1"] {
+            assert_eq!(guest_threads(url), local, "{url}");
+        }
+        assert_eq!(guest_threads("redis://10.0.0.7:6379").get(), cores);
+    }
+}

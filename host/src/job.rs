@@ -41,9 +41,9 @@ pub struct JobId(Box<[u8]>);
 impl JobId {
     /// A new id: 16 URL-safe characters, ordered by time (48 bits of milliseconds, 48 bits of chance).
     #[must_use]
+    #[expect(clippy::panic, reason = "without an entropy source nothing in this process is safe")]
     pub fn generate() -> Self {
         let mut random = [0_u8; 6];
-        // Without an entropy source nothing in this process is safe; the caller could not do better than stop.
         getrandom::fill(&mut random).unwrap_or_else(|error| panic!("no entropy source: {error}"));
         let millis = Timestamp::now().millis().unsigned_abs();
         let mut bits = (u128::from(millis & 0xffff_ffff_ffff)) << 48;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -232,6 +233,18 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The timeout of an attempt whose job names none.
+    #[must_use]
+    pub fn attempt_timeout(&self) -> Option<Duration> {
+        crate::clock::parse_duration(self.timeout.as_deref()?).ok()
+    }
+
+    /// The linear memory it asks for, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> Option<usize> {
+        Some((self.memory_mib? as usize).saturating_mul(1024 * 1024))
+    }
+
     /// Checks every value.
     ///
     /// # Errors
@@ -263,6 +276,32 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// Appends a manifest to a Wasm file as its section [`MANIFEST_SECTION`], so that the digest covers it and a lone
+/// file is complete. A section that the file has already is overruled: of several, the last one counts.
+#[must_use]
+pub fn embed_manifest(wasm: &[u8], manifest: &str) -> Vec<u8> {
+    let mut body = Vec::with_capacity(manifest.len() + MANIFEST_SECTION.len() + 4);
+    write_leb128(&mut body, MANIFEST_SECTION.len());
+    body.extend_from_slice(MANIFEST_SECTION.as_bytes());
+    body.extend_from_slice(manifest.as_bytes());
+    let mut whole = Vec::with_capacity(wasm.len() + body.len() + 8);
+    whole.extend_from_slice(wasm);
+    // Section number 0 is a custom section, in modules and components alike.
+    whole.push(0);
+    write_leb128(&mut whole, body.len());
+    whole.extend_from_slice(&body);
+    whole
+}
+
+/// A number in the variable-length form of the Wasm binary format.
+fn write_leb128(to: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        to.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    to.push(number as u8);
 }
 
 /// Reads `major.minor.patch` (later parts may be missing) so that versions can be compared.
@@ -348,6 +387,14 @@ mod tests {
         assert!(Manifest::parse("timeout = '0s'").unwrap_err().contains("`timeout`"));
         assert!(Manifest::parse("version = 'one'").unwrap_err().contains("`one`"));
         assert_eq!(Manifest::parse("types = ['echo']").unwrap().types, ["echo"]);
+    }
+
+    #[test]
+    fn an_embedded_manifest_is_a_custom_section_of_its_length() {
+        let wasm = embed_manifest(b"\0asm", &"x".repeat(200));
+        let body = 1 + MANIFEST_SECTION.len() + 200;
+        assert_eq!(wasm.len(), 4 + 1 + 2 + body);
+        assert_eq!(&wasm[4..8], &[0, (body & 0x7f) as u8 | 0x80, (body >> 7) as u8, MANIFEST_SECTION.len() as u8]);
     }
 
     #[test]

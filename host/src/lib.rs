@@ -12,6 +12,7 @@ pub mod jumpscript;
 pub mod outcome;
 pub mod ports;
 pub mod retry;
+pub mod shutdown;
 pub mod telemetry;
 
 // Layer 1: adapters, each knows one outside system.

@@ -1,3 +1,7 @@
 //! The `wasmhost` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wasmhost::cli::main()
+}

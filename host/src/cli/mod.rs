@@ -1,1 +1,188 @@
 //! The command line: parse, dispatch, print.
+//!
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage or configuration,
+//! 75 Redis away.
+
+mod exec;
+mod failure;
+mod inspect;
+mod jobs;
+mod print;
+mod publish;
+mod run;
+mod scripts;
+mod submit;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+pub use self::failure::Failure;
+use crate::config::{Config, Given, Origin, Sources};
+use crate::host::store_options;
+use crate::job::StoreId;
+use crate::store::{Store, embedded};
+
+/// Runs jobs from Redis queues, each in a fresh WebAssembly sandbox.
+#[derive(Debug, Parser)]
+#[command(name = "wasmhost", version, propagate_version = true, max_term_width = 110, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Global {
+    /// Redis URL, such as redis://user@host:6379/0 [env: WASMHOST_REDIS, else REDIS_ADDR] [default: redis://127.0.0.1:6379]
+    #[arg(long, global = true, value_name = "URL")]
+    redis: Option<String>,
+    /// File with the Redis password, so that it is in no command line
+    #[arg(long, global = true, value_name = "FILE")]
+    redis_password_file: Option<PathBuf>,
+    /// What every key of ours begins with [env: WASMHOST_PREFIX] [default: wasmhost]
+    #[arg(long, global = true, value_name = "PREFIX")]
+    prefix: Option<String>,
+    /// What the node's keys (workers:*, healthcheck:*, application) begin with [env: WASMHOST_NODE_PREFIX] [default: nothing]
+    #[arg(long, global = true, value_name = "PREFIX")]
+    node_prefix: Option<String>,
+    /// Configuration file [env: WASMHOST_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where this node keeps native code and the private Redis [env: WASMHOST_DATA]
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// One JSON document, or one a line where results arrive one after the other.
+    Json,
+}
+
+impl Global {
+    /// These flags as a source of settings.
+    fn given(&self) -> Given {
+        Given {
+            redis_url: self.redis.clone(),
+            redis_password_file: self.redis_password_file.clone(),
+            prefix: self.prefix.clone(),
+            node_prefix: self.node_prefix.clone(),
+            data: self.data.clone(),
+            ..Given::default()
+        }
+    }
+
+    /// The whole configuration, with the flags in `given`.
+    fn load(&self, given: Given) -> Result<Config, Failure> {
+        Ok(Config::load(&Sources::of_process(given, self.config.clone()))?)
+    }
+
+    /// A connection for a command. Where nobody named a Redis and a private one runs on this data folder, it is used.
+    async fn connect(&self) -> Result<Store, Failure> {
+        let config = self.load(self.given())?;
+        config.notes.iter().for_each(|note| print::note(&format!("warning: {note}")));
+        let mut options = store_options(&config);
+        let is_named = config.setting("redis.url").is_some_and(|setting| setting.origin != Origin::Default);
+        if !is_named && let Some(address) = embedded::address(&config.data) {
+            options.url = address.url;
+        }
+        Ok(Store::connect(StoreId::default(), &options).await?)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take jobs from the queues and run them, until a signal says stop
+    Run(Box<run::RunArgs>),
+    /// Run a Wasm file once, without Redis
+    Exec(exec::ExecArgs),
+    /// Say what a Wasm file is, and what it needs
+    Inspect(inspect::InspectArgs),
+    /// Publish jumpscripts: live on every node at once
+    Publish(publish::PublishArgs),
+    /// Look at published jumpscripts
+    #[command(subcommand)]
+    Scripts(scripts::ScriptsCommand),
+    /// Enqueue a job
+    Submit(Box<submit::SubmitArgs>),
+    /// Look at jobs
+    #[command(subcommand)]
+    Jobs(jobs::JobsCommand),
+    /// Compile a Wasm file from stdin to native code on stdout (used by the host itself)
+    #[command(hide = true)]
+    CompileArtifact,
+}
+
+/// Parses the arguments and runs the command.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return print::usage(&error),
+    };
+    let output = cli.global.output;
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(failure) => failure.print(output),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::CompileArtifact => {
+            crate::sandbox::compile_artifact()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Exec(args) => exec::run(&global, args),
+        Command::Inspect(args) => inspect::run(&global, &args),
+        Command::Run(args) => wait(run::run(global, *args)),
+        Command::Publish(args) => wait(publish::run(global, args)),
+        Command::Scripts(command) => wait(scripts::run(global, command)),
+        Command::Submit(args) => wait(submit::run(global, *args)),
+        Command::Jobs(command) => wait(jobs::run(global, command)),
+    }
+}
+
+/// Runs a command on the I/O thread: one runtime on the main thread, which no guest ever shares.
+fn wait(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(command);
+    // A file that is still being compiled must not hold up the end of the program.
+    runtime.shutdown_background();
+    result
+}
+
+/// The command tree, for tests and generated pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses arguments as `main` does, for tests.
+///
+/// # Errors
+/// clap's own, with its text for the user.
+pub fn parse(arguments: &[&str]) -> Result<(), clap::Error> {
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    Cli::from_arg_matches(&matches).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        super::command().debug_assert();
+    }
+}

@@ -83,11 +83,16 @@ impl Sources {
     /// The sources of this process.
     #[must_use]
     pub fn of_process(flags: Given, file: Option<PathBuf>) -> Self {
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
-            .collect();
-        Self { flags, environment, file, machine: Machine::this() }
+        Self { flags, environment: environment(), file, machine: Machine::this() }
     }
+}
+
+/// The environment of this process; variables whose name is not UTF-8 are none of ours.
+#[must_use]
+pub fn environment() -> Environment {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .collect()
 }
 
 /// What defaults depend on.

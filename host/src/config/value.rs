@@ -228,6 +228,14 @@ pub enum LogFormat {
     Json,
 }
 
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+}
+
 impl Value for LogFormat {
     const EXPECTED: &'static str = "must be one of auto, text, json";
 

@@ -1,11 +1,12 @@
 //! A script that is compiled, linked and ready to be instantiated.
 
-use crate::jumpscript::{Digest, Kind};
+use crate::jumpscript::{Digest, Kind, Manifest};
 
 /// A script that is compiled, linked and ready to be instantiated.
 pub struct Script {
     digest: Digest,
     kind: Kind,
+    manifest: Manifest,
 }
 
 impl Script {
@@ -13,6 +14,12 @@ impl Script {
     #[must_use]
     pub const fn digest(&self) -> &Digest {
         &self.digest
+    }
+
+    /// What it says about itself.
+    #[must_use]
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
     }
 
     /// What it is.

@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use self::enqueue::Enqueued;
 pub use self::error::Error;
 pub use self::jumpscripts::{Adopted, Index, NewJumpscript, Published};
-pub use self::peek::{Peek, Signal, Signals};
+pub use self::peek::{Peek, PeekStop, Signal, Signals};
 pub use self::records::{JobRecord, Page, QueueInfo};
 pub use self::sweep::Swept;
 pub use self::turn::{End, Lease, Lost, QueueShare, Reservation, Reserve, SetAside, Settle, Settled, Turn};

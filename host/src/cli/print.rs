@@ -1,0 +1,75 @@
+//! What the user sees: the only place that writes to stdout and stderr.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// Writes a line to stdout. A reader that has gone away ends the program quietly: it has seen what it wanted.
+pub(super) fn line(text: &str) {
+    write_all(&mut io::stdout().lock(), text.as_bytes(), true);
+}
+
+/// Writes bytes to stdout as they are.
+pub(super) fn bytes(bytes: &[u8]) {
+    write_all(&mut io::stdout().lock(), bytes, false);
+}
+
+/// Writes a value as JSON, readable, to stdout.
+pub(super) fn json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => line(&text),
+        Err(error) => note(&format!("error: the result cannot be written as JSON: {error}")),
+    }
+}
+
+/// Writes a value as one line of JSON to stdout.
+pub(super) fn json_line(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => line(&text),
+        Err(error) => note(&format!("error: the result cannot be written as JSON: {error}")),
+    }
+}
+
+/// Writes a line to stderr.
+pub(super) fn note(text: &str) {
+    write_all(&mut io::stderr().lock(), text.as_bytes(), true);
+}
+
+fn write_all(to: &mut impl Write, bytes: &[u8], with_newline: bool) {
+    let newline: &[u8] = if with_newline { b"\n" } else { b"" };
+    let written = to.write_all(bytes).and_then(|()| to.write_all(newline)).and_then(|()| to.flush());
+    if let Err(error) = written
+        && error.kind() == io::ErrorKind::BrokenPipe
+    {
+        std::process::exit(0);
+    }
+}
+
+/// Columns with a head and no lines, as other tools of the shell print them.
+pub(super) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(head);
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    for row in table.lines() {
+        line(row.trim_end());
+    }
+}
+
+/// Prints what clap says about the arguments: help and versions to stdout, mistakes to stderr with code 2.
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        note(error.render().to_string().trim_end());
+        ExitCode::from(2)
+    } else {
+        line(error.render().to_string().trim_end());
+        ExitCode::SUCCESS
+    }
+}

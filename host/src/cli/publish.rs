@@ -1,0 +1,92 @@
+//! `wasmhost publish`: jumpscripts from files to every node.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::exec::read_file;
+use super::failure::FAILED;
+use super::{Failure, Global, Output, print};
+use crate::host::StorePublisher;
+use crate::jumpscript::{MANIFEST_BYTES_MAX, MANIFEST_FILE, WASM_BYTES_MAX};
+use crate::ports::{Candidate, PublishRule, Publisher};
+
+/// Arguments of `wasmhost publish`.
+#[derive(Debug, Args)]
+pub(super) struct PublishArgs {
+    /// Wasm files, or folders of them; a jumpscript.toml beside a file describes it
+    #[arg(required = true, value_name = "FILE|DIR")]
+    paths: Vec<PathBuf>,
+}
+
+/// Runs the command.
+pub(super) async fn run(global: Global, args: PublishArgs) -> Result<ExitCode, Failure> {
+    let mut files = Vec::new();
+    for path in &args.paths {
+        find(path, &mut files)?;
+    }
+    if files.is_empty() {
+        return Err(Failure::usage("no .wasm file in the named folders"));
+    }
+    let publisher = StorePublisher::new(global.connect().await?);
+    let mut n_failed = 0;
+    for file in &files {
+        let published = match candidate(file) {
+            Ok(candidate) => {
+                let published = Publisher::publish(&publisher, candidate, PublishRule::Always).await;
+                published.map_err(|error| Failure::from_text(&error.to_string()))
+            }
+            Err(failure) => Err(failure),
+        };
+        match published {
+            Ok(live) => match global.output {
+                Output::Text => {
+                    let how = if live.is_new { "published" } else { "unchanged" };
+                    print::line(&format!("{how} {} {} ({})", live.name, live.digest.short(), file.display()));
+                }
+                Output::Json => print::json_line(&json!({
+                    "name": live.name.to_string(), "digest": live.digest, "version": live.version, "is_new": live.is_new,
+                })),
+            },
+            Err(failure) => {
+                n_failed += 1;
+                let _code = failure.print(global.output);
+            }
+        }
+    }
+    Ok(ExitCode::from(if n_failed == 0 { 0 } else { FAILED }))
+}
+
+/// The Wasm files that a path stands for: itself, or those of a folder (not of its subfolders).
+fn find(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    if !path.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(path)
+        .map_err(|error| Failure::usage(format!("cannot read the folder `{}`: {error}", path.display())))?;
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
+        .collect();
+    found.sort();
+    files.append(&mut found);
+    Ok(())
+}
+
+/// Reads a file and the manifest beside it.
+pub(super) fn candidate(file: &Path) -> Result<Candidate, Failure> {
+    let wasm = read_file(file, WASM_BYTES_MAX)?;
+    let stem = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let beside = |name: &str| file.with_file_name(name);
+    // `NAME.toml` serves a folder of many files, `jumpscript.toml` a folder of one.
+    let manifest = [beside(&format!("{stem}.toml")), beside(MANIFEST_FILE)].into_iter().find(|path| path.is_file());
+    let manifest = manifest.map(|path| read_file(&path, MANIFEST_BYTES_MAX)).transpose()?;
+    let manifest = manifest
+        .map(String::from_utf8)
+        .transpose()
+        .map_err(|_| Failure::usage(format!("the manifest beside `{}` is not UTF-8", file.display())))?;
+    Ok(Candidate { file: file.display().to_string(), wasm, manifest, default_name: stem })
+}

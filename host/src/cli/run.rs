@@ -1,0 +1,124 @@
+//! `wasmhost run`: the host of a node.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::failure::FAILED;
+use super::{Failure, Global, print};
+use crate::clock::parse_duration;
+use crate::config::{Config, Given, LogFormat, Queue, environment};
+use crate::host::{Host, own_compiler};
+use crate::telemetry;
+
+/// Arguments of `wasmhost run`.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// Start a private Redis in the data folder instead of using one
+    #[arg(long, conflicts_with = "redis")]
+    embedded: bool,
+    /// Queue to serve, with its share under backlog (repeatable) [default: default=1]
+    #[arg(long = "queue", value_name = "NAME[=WEIGHT]")]
+    queues: Vec<Queue>,
+    /// Jobs that run at once [default: 8 per core]
+    #[arg(long, value_name = "N")]
+    concurrency: Option<u64>,
+    /// How long a job belongs to a silent host [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    lease: Option<Duration>,
+    /// How long running jobs may take to end after SIGTERM [default: 25s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    grace: Option<Duration>,
+    /// Name of this node [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Number of the grid [default: 1]
+    #[arg(long, value_name = "N")]
+    gid: Option<u64>,
+    /// Number of the node [default: made from its name]
+    #[arg(long, value_name = "N")]
+    nid: Option<u64>,
+    /// Role of this node (repeatable)
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<String>,
+    /// Folder whose Wasm files are published, at start and whenever one changes
+    #[arg(long, value_name = "DIR")]
+    scripts: Option<PathBuf>,
+    /// Log lines: error, warn, info, debug, trace, or directives [env: WASMHOST_LOG] [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+    /// How log lines look: auto, text or json
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+impl RunArgs {
+    fn given(self, global: &Global) -> Given {
+        Given {
+            redis_embedded: self.embedded.then_some(true),
+            queues: some(self.queues),
+            concurrency: self.concurrency,
+            lease: self.lease,
+            grace: self.grace,
+            node: self.node,
+            gid: self.gid,
+            nid: self.nid,
+            roles: some(self.roles),
+            scripts: self.scripts,
+            log_level: self.log,
+            log_format: self.log_format,
+            ..global.given()
+        }
+    }
+}
+
+fn some<T>(values: Vec<T>) -> Option<Vec<T>> {
+    (!values.is_empty()).then_some(values)
+}
+
+/// Runs the command.
+pub(super) async fn run(global: Global, args: RunArgs) -> Result<ExitCode, Failure> {
+    let given = args.given(&global);
+    let config = global.load(given)?;
+    telemetry::start(&config.log, &environment()).map_err(Failure::usage)?;
+    config.notes.iter().for_each(|note| tracing::warn!(note, "configuration is usable, but"));
+    let host = Host::start(&config, own_compiler()).await?;
+    until_stopped(host, &config).await
+}
+
+/// Says that the host is ready, waits for a signal, drains. A second signal ends at once.
+async fn until_stopped(mut host: Host, config: &Config) -> Result<ExitCode, Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let queues = config.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>().join(",");
+    tracing::info!(node = %config.node, redis = host.redis_url(), %queues, concurrency = config.concurrency, "host ready");
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        text = host.failed() => Some(text),
+    };
+    if let Some(text) = &failed {
+        tracing::error!(%text, "host fails, stopping");
+    } else {
+        tracing::info!(grace = ?config.grace, "stopping; a second signal ends at once");
+    }
+    tokio::select! {
+        totals = host.stop() => {
+            tracing::info!(done = totals.done, retried = totals.retried, dead = totals.dead, released = totals.released, "host stopped");
+        }
+        _ = terminate.recv() => return Ok(ended_at_once()),
+        _ = interrupt.recv() => return Ok(ended_at_once()),
+    }
+    match failed {
+        Some(text) => Err(Failure::new(text)),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn ended_at_once() -> ExitCode {
+    print::note("ended at once; jobs that were running come back when their leases end");
+    ExitCode::from(FAILED)
+}

@@ -1,0 +1,305 @@
+//! Runs attempts in the sandbox, on threads of their own.
+//!
+//! The life of an attempt here: [`WasmExecutor::start`] finds the code by its digest (in memory, else on disk, else in
+//! Redis, once for all attempts that wait for it), puts the attempt into one queue, and a guest thread takes it, runs
+//! it in a fresh instance and ends it. A guest thread polls an attempt once; one that waits (or computes for longer
+//! than a tick of the epoch) is set aside as a task and the thread goes on with the next.
+//!
+//! Invariant: guests run on guest threads only. Whatever a guest does, the I/O thread with its heartbeats and lease
+//! extensions keeps running.
+
+use std::cell::Cell;
+use std::collections::{HashMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::thread::JoinHandle;
+
+use tokio::sync::Notify;
+use tokio::task::LocalSet;
+
+use super::{Attempt, Executor};
+use crate::clock::Timestamp;
+use crate::job::{Reserved, TIMEOUT};
+use crate::jumpscript::Digest;
+use crate::outcome::{Outcome, Usage};
+use crate::ports::CodeSource;
+use crate::sandbox::{Call, Finished, Sandbox, Script};
+
+/// How often, in polls, a guest thread looks at timers. Tokio's own 61 would let computing guests delay a wake-up by
+/// 61 ticks of the epoch, 0.6 s.
+const EVENT_INTERVAL: u32 = 4;
+/// Attempts a guest thread starts before those it has set aside get a turn.
+const STARTS_PER_TURN: u32 = 8;
+
+/// What an attempt may use, and who it is told it runs on.
+#[derive(Clone, Debug)]
+pub struct WasmOptions {
+    /// Guest threads.
+    pub threads: NonZeroUsize,
+    /// Most attempts that run at once, over all threads.
+    pub concurrency: usize,
+    /// Linear memory of one attempt, in bytes.
+    pub memory_bytes_max: usize,
+    /// The node's name, for the job record.
+    pub node: String,
+}
+
+/// An executor for jumpscripts.
+pub struct WasmExecutor {
+    shared: Arc<Shared>,
+    code: Arc<dyn CodeSource>,
+    io: tokio::runtime::Handle,
+    /// Attempts that wait for their code, by digest: one fetch and one compilation serve them all.
+    loading: Arc<Mutex<HashMap<Digest, Vec<Attempt>>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    sandbox: Sandbox,
+    options: WasmOptions,
+    queue: Mutex<VecDeque<(Attempt, Arc<Script>)>>,
+    wake: Notify,
+    /// Attempts between their start and their end.
+    live: AtomicUsize,
+    is_closed: AtomicBool,
+}
+
+impl WasmExecutor {
+    /// Starts the guest threads. `code` is asked for what this node does not have; fetching and compiling run on `io`.
+    ///
+    /// # Errors
+    /// The system's own when it gives no thread.
+    pub fn start_threads(
+        sandbox: Sandbox,
+        code: Arc<dyn CodeSource>,
+        io: tokio::runtime::Handle,
+        options: WasmOptions,
+    ) -> std::io::Result<Self> {
+        let n_threads = options.threads.get();
+        let shared = Arc::new(Shared {
+            sandbox,
+            options,
+            queue: Mutex::new(VecDeque::new()),
+            wake: Notify::new(),
+            live: AtomicUsize::new(0),
+            is_closed: AtomicBool::new(false),
+        });
+        let threads = (0..n_threads)
+            .map(|n| {
+                let shared = Arc::clone(&shared);
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_time()
+                    .event_interval(EVENT_INTERVAL)
+                    .build()?;
+                std::thread::Builder::new()
+                    .name(format!("guest-{n}"))
+                    .spawn(move || LocalSet::new().block_on(&runtime, run_guests(&shared)))
+            })
+            .collect::<std::io::Result<Vec<_>>>()?;
+        Ok(Self { shared, code, io, loading: Arc::default(), threads })
+    }
+
+    /// The sandbox that runs the attempts.
+    #[must_use]
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.shared.sandbox
+    }
+
+    /// Has code ready in memory before a job asks for it.
+    pub fn prepare(&self, digest: Digest) {
+        if self.shared.sandbox.cached(&digest).is_none() {
+            self.load(digest, None);
+        }
+    }
+
+    /// Fetches, compiles and links code, then runs the attempts that wait for it.
+    fn load(&self, digest: Digest, attempt: Option<Attempt>) {
+        let mut loading = lock(&self.loading);
+        if let Some(waiting) = loading.get_mut(&digest) {
+            waiting.extend(attempt);
+            return;
+        }
+        loading.insert(digest, attempt.into_iter().collect());
+        drop(loading);
+
+        let (shared, code, loading) = (Arc::clone(&self.shared), Arc::clone(&self.code), Arc::clone(&self.loading));
+        self.io.spawn(async move {
+            let loaded = load(&shared.sandbox, code.as_ref(), digest).await;
+            let waiting = lock(&loading).remove(&digest).unwrap_or_default();
+            for attempt in waiting {
+                match &loaded {
+                    Ok(script) => shared.push(attempt, Arc::clone(script)),
+                    Err(LoadError::Away(message)) => {
+                        let outcome = Outcome::Retry { after: None, reason: message.clone() };
+                        attempt.finish(outcome, Usage::default());
+                    }
+                    Err(LoadError::Bad(message)) => {
+                        attempt.finish(Outcome::Rejected { reason: message.clone() }, Usage::default());
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Executor for WasmExecutor {
+    fn start(&self, attempt: Attempt) {
+        let Some(digest) = attempt.job.digest else {
+            let reason = format!("no jumpscript serves the type `{}`", crate::job::visible(&attempt.job.job_type));
+            return attempt.finish(Outcome::Rejected { reason }, Usage::default());
+        };
+        match self.shared.sandbox.cached(&digest) {
+            Some(script) => self.shared.push(attempt, script),
+            None => self.load(digest, Some(attempt)),
+        }
+    }
+}
+
+impl Drop for WasmExecutor {
+    /// Ends the guest threads: what they run is stopped, what waits is dropped (and so ends as a failure). The worker
+    /// drains before this; it is the floor, not the way out.
+    fn drop(&mut self) {
+        self.shared.is_closed.store(true, Ordering::Release);
+        for (attempt, _) in lock(&self.shared.queue).drain(..) {
+            attempt.cancel.cancel();
+        }
+        for _ in &self.threads {
+            self.shared.wake.notify_one();
+        }
+        self.shared.wake.notify_waiters();
+        for thread in self.threads.drain(..) {
+            // A guest thread that panicked has told its attempts so; there is nothing to add here.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Why code could not be had.
+enum LoadError {
+    /// The store did not answer: another try may help.
+    Away(String),
+    /// The code is missing or unusable: no further try helps.
+    Bad(String),
+}
+
+/// Code from disk, else from the store; compiled off the I/O thread.
+async fn load(sandbox: &Sandbox, code: &dyn CodeSource, digest: Digest) -> Result<Arc<Script>, LoadError> {
+    let on_disk = {
+        let sandbox = sandbox.clone();
+        tokio::task::spawn_blocking(move || sandbox.load_artifact(&digest)).await
+    };
+    if let Ok(Some(script)) = on_disk {
+        return Ok(script);
+    }
+    let wasm = code.fetch(&digest).await.map_err(LoadError::Away)?.ok_or_else(|| {
+        LoadError::Bad(format!(
+            "the code {} is not in `workers:jumpscripts:wasm` any more; publish it again",
+            digest.short()
+        ))
+    })?;
+    let sandbox = sandbox.clone();
+    tokio::task::spawn_blocking(move || sandbox.load(digest, &wasm).map_err(|error| LoadError::Bad(error.to_string())))
+        .await
+        .unwrap_or_else(|_| {
+            Err(LoadError::Bad(format!("loading the code {} failed in wasmhost itself", digest.short())))
+        })
+}
+
+impl Shared {
+    fn push(&self, attempt: Attempt, script: Arc<Script>) {
+        lock(&self.queue).push_back((attempt, script));
+        self.wake.notify_one();
+    }
+
+    /// The next attempt, as soon as there is one and room to run it; `None` when the executor closes.
+    async fn next(&self) -> Option<(Attempt, Arc<Script>)> {
+        loop {
+            let wake = self.wake.notified();
+            if self.is_closed.load(Ordering::Acquire) {
+                return None;
+            }
+            if self.live.load(Ordering::Acquire) < self.options.concurrency {
+                let mut queue = lock(&self.queue);
+                if let Some(next) = queue.pop_front() {
+                    self.live.fetch_add(1, Ordering::AcqRel);
+                    if !queue.is_empty() && self.options.threads.get() > 1 {
+                        self.wake.notify_one();
+                    }
+                    return Some(next);
+                }
+            }
+            wake.await;
+        }
+    }
+
+    /// Runs one attempt to its end.
+    async fn run(&self, mut attempt: Attempt, script: Arc<Script>) {
+        let call = call_of(&mut attempt, &self.options, &script);
+        let Finished { outcome, usage } = self.sandbox.run(&script, call).await;
+        attempt.finish(outcome, usage);
+        let was_full = self.live.fetch_sub(1, Ordering::AcqRel) >= self.options.concurrency;
+        if was_full {
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// The loop of one guest thread.
+async fn run_guests(shared: &Arc<Shared>) {
+    let n_parked = Rc::new(Cell::new(0_usize));
+    let mut started = 0_u32;
+    while let Some((attempt, script)) = shared.next().await {
+        let running = Arc::clone(shared);
+        let mut run: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move { running.run(attempt, script).await });
+        let polled = poll_fn(|context| Poll::Ready(run.as_mut().poll(context))).await;
+        if polled.is_pending() {
+            let n_parked = Rc::clone(&n_parked);
+            n_parked.set(n_parked.get() + 1);
+            tokio::task::spawn_local(async move {
+                run.await;
+                n_parked.set(n_parked.get() - 1);
+            });
+        }
+        started += 1;
+        if n_parked.get() > 0 && (polled.is_pending() || started.is_multiple_of(STARTS_PER_TURN)) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn call_of(attempt: &mut Attempt, options: &WasmOptions, script: &Script) -> Call {
+    let job: &mut Reserved = &mut attempt.job;
+    let number = job.attempt();
+    let now = Timestamp::now();
+    let manifest = script.manifest();
+    let timeout = job.timeout.or_else(|| manifest.attempt_timeout()).unwrap_or(TIMEOUT);
+    Call {
+        id: job.id.to_string(),
+        queue: std::mem::take(&mut job.queue),
+        job_type: std::mem::take(&mut job.job_type),
+        node: options.node.clone(),
+        attempt: number,
+        max_attempts: job.max_attempts,
+        deadline_ms: now.after(timeout).millis(),
+        enqueued_at_ms: job.created_at.unwrap_or(now).millis(),
+        content_type: std::mem::take(&mut job.content_type),
+        payload: std::mem::take(&mut job.payload),
+        metadata: std::mem::take(&mut job.metadata),
+        timeout,
+        memory_bytes_max: manifest
+            .memory_bytes()
+            .map_or(options.memory_bytes_max, |asked| asked.min(options.memory_bytes_max)),
+        sink: Arc::clone(&attempt.sink),
+        cancel: attempt.cancel.clone(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under these locks can be left half-changed by a panic, so the data is good even if one was poisoned.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,140 @@
+//! From an outcome to the transition that ends the attempt: the only code that does.
+//!
+//! Invariant: a lost lease settles nothing. Whoever holds the job now ends it.
+
+use std::time::Duration;
+
+use super::held::Held;
+use crate::effects::Effects;
+use crate::outcome::{Outcome, Usage};
+use crate::retry::{self, RetryPolicy};
+use crate::store::{End, Settle};
+
+/// Longest error text kept in a job's row, in bytes.
+pub const ERROR_BYTES_MAX: usize = 8 * 1024;
+/// Longest log tail kept in a job's row, in bytes.
+pub const LOG_BYTES_MAX: usize = 16 * 1024;
+
+/// What rows of ended jobs live for, and when failed jobs run again.
+#[derive(Clone, Copy, Debug)]
+pub struct SettlePolicy {
+    /// Time to live of a done job's row, result included.
+    pub done_ttl: Duration,
+    /// When failed jobs run again.
+    pub retry: RetryPolicy,
+}
+
+/// The transition that an outcome asks for; `None` when nothing may be written.
+#[must_use]
+pub(super) fn settle(policy: &SettlePolicy, held: &Held, outcome: Outcome, usage: &Usage) -> Option<Settle> {
+    let failures = held.attempts.saturating_add(1);
+    let error = cut(outcome.error_text(), ERROR_BYTES_MAX);
+    let kind = outcome.kind();
+    let again = |after: Option<Duration>| {
+        if failures >= held.max_attempts {
+            return End::Dlq { attempts: failures, error: error.clone(), kind, reason: error.clone() };
+        }
+        let after = after.unwrap_or_else(|| policy.retry.delay(failures, retry::chance()));
+        End::Retry { attempts: failures, error: error.clone(), kind, after }
+    };
+    let end = match outcome {
+        Outcome::Done { result } => End::Done { result, ttl: policy.done_ttl },
+        Outcome::Retry { after, .. } => again(after),
+        Outcome::Failed { .. } | Outcome::TimedOut { .. } | Outcome::Trapped { .. } | Outcome::OutOfMemory { .. } => {
+            again(None)
+        }
+        Outcome::Rejected { .. } => End::Dlq { attempts: failures, error: error.clone(), kind, reason: error },
+        // Stopped from outside before it ended (a drain): somebody else runs it, and nothing counts against it.
+        Outcome::Cancelled | Outcome::Conflict => End::Release,
+        Outcome::LeaseLost => return None,
+    };
+    Some(Settle {
+        id: held.id.clone(),
+        queue: held.queue.clone(),
+        token: held.token.clone(),
+        end,
+        fields: usage_fields(usage),
+        effects: Effects::none(),
+        digest: held.digest,
+    })
+}
+
+/// What the attempt used, as fields of the row. A job that used nothing worth telling adds none: each field costs
+/// Redis memory in every row.
+fn usage_fields(usage: &Usage) -> Vec<(&'static str, Vec<u8>)> {
+    let mut fields = Vec::new();
+    if usage.wall_us > 0 {
+        fields.push(("wall_us", usage.wall_us.to_string().into_bytes()));
+        fields.push(("cpu_us", usage.cpu_us.to_string().into_bytes()));
+        fields.push(("memory_bytes_peak", usage.memory_bytes_peak.to_string().into_bytes()));
+    }
+    if !usage.log_tail.is_empty() {
+        let mut tail = cut_front(&usage.log_tail, LOG_BYTES_MAX).to_owned();
+        if usage.is_log_cut || tail.len() < usage.log_tail.len() {
+            tail.insert_str(0, "[… cut …]\n");
+        }
+        fields.push(("log", tail.into_bytes()));
+    }
+    fields
+}
+
+/// At most `bytes_max` of the beginning, cut between characters.
+fn cut(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.push('…');
+    }
+    text
+}
+
+/// At most `bytes_max` of the end, cut between characters.
+fn cut_front(text: &str, bytes_max: usize) -> &str {
+    &text[text.ceil_char_boundary(text.len().saturating_sub(bytes_max))..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::JobId;
+
+    fn held(attempts: u32, max_attempts: u32) -> Held {
+        Held::for_tests(JobId::from("j"), attempts, max_attempts)
+    }
+
+    fn end(attempts: u32, max_attempts: u32, outcome: Outcome) -> Option<End> {
+        let policy = SettlePolicy { done_ttl: Duration::from_secs(1), retry: RetryPolicy::default() };
+        settle(&policy, &held(attempts, max_attempts), outcome, &Usage::default()).map(|settle| settle.end)
+    }
+
+    #[test]
+    fn the_last_allowed_failure_goes_to_the_dlq() {
+        let failed = || Outcome::Failed { message: "no".into() };
+        assert!(matches!(end(0, 3, failed()), Some(End::Retry { attempts: 1, .. })));
+        assert!(matches!(end(1, 3, failed()), Some(End::Retry { attempts: 2, .. })));
+        assert!(matches!(end(2, 3, failed()), Some(End::Dlq { attempts: 3, .. })));
+    }
+
+    #[test]
+    fn a_rejected_job_is_never_run_again() {
+        assert!(matches!(end(0, 9, Outcome::Rejected { reason: "no".into() }), Some(End::Dlq { .. })));
+    }
+
+    #[test]
+    fn the_guest_chooses_when_it_is_retried() {
+        let after = Some(Duration::from_secs(77));
+        let retry = end(0, 3, Outcome::Retry { after, reason: "busy".into() });
+        assert!(matches!(retry, Some(End::Retry { after, .. }) if after == Duration::from_secs(77)));
+    }
+
+    #[test]
+    fn a_lost_lease_writes_nothing_and_a_stopped_attempt_counts_nothing() {
+        assert!(end(0, 3, Outcome::LeaseLost).is_none());
+        assert!(matches!(end(0, 3, Outcome::Cancelled), Some(End::Release)));
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(cut("ää".into(), 3), "ä…");
+        assert_eq!(cut_front("ää", 3), "ä");
+    }
+}
