@@ -276,7 +276,7 @@ fn socket_path(folder: &Path, before: Option<&Address>) -> std::io::Result<PathB
         return Ok(socket);
     }
     if let Some(before) = before
-        && before.socket.parent().is_some_and(|folder| is_private(folder))
+        && before.socket.parent().is_some_and(is_private)
     {
         return Ok(before.socket.clone());
     }

@@ -3,5 +3,5 @@
 #![allow(dead_code, reason = "a helper may wait for its second user")]
 
 pub mod docs;
-pub mod redis;
 pub mod program;
+pub mod redis;
