@@ -321,12 +321,13 @@ impl StorePublisher {
             };
             if error.is_transient() { PublishError::Unavailable(text) } else { PublishError::Refused(text) }
         })?;
-        let version = if published.digest == digest {
+        let is_live = published.digest == digest;
+        let version = if is_live {
             version
         } else {
             self.store.script(&name).await.ok().flatten().map_or_else(String::new, |live| live.version)
         };
-        Ok(Published { name, digest: published.digest, version, is_new: published.is_new })
+        Ok(Published { name, digest: published.digest, version, is_new: published.is_new, is_live })
     }
 }
 

@@ -142,6 +142,8 @@ pub struct Published {
     pub version: String,
     /// Whether this call changed what is live.
     pub is_new: bool,
+    /// Whether the candidate is what is live; `false` when [`PublishRule::AbsentOrNewer`] kept other code.
+    pub is_live: bool,
 }
 
 /// Publishes jumpscripts.

@@ -1,4 +1,6 @@
 //! The integration tests: one binary, real parts.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test and its helpers say what went wrong by panicking")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test prints what it skips")]
 
 mod config;
 mod dev;

@@ -77,12 +77,18 @@ impl Recorder {
             let number = |text: &str| parse_version(if text.is_empty() { "0" } else { text }).unwrap();
             let is_kept = rule == PublishRule::AbsentOrNewer && number(&version) <= number(old);
             if *before == digest || is_kept {
-                return Ok(Published { name, digest: *before, version: old.clone(), is_new: false });
+                return Ok(Published {
+                    name,
+                    digest: *before,
+                    version: old.clone(),
+                    is_new: false,
+                    is_live: *before == digest,
+                });
             }
         }
         live.insert(name.clone(), (digest, version.clone()));
         self.calls.lock().unwrap().push((name.clone(), candidate.wasm.clone()));
-        Ok(Published { name, digest, version, is_new: true })
+        Ok(Published { name, digest, version, is_new: true, is_live: true })
     }
 }
 

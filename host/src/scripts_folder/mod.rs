@@ -149,18 +149,16 @@ impl ScriptsFolder {
     }
 
     async fn publish(&mut self, path: PathBuf, candidate: Candidate, rule: PublishRule) {
-        let own = Digest::of(&candidate.wasm);
         match self.params.publisher.publish(candidate, rule).await {
             Ok(published) => {
                 let (file, script) = (path.display(), &published.name);
                 let (live, version) = (published.digest.short(), &published.version);
                 if published.is_new {
                     tracing::info!(%file, %script, digest = live, version, "jumpscript published");
-                } else if published.digest == own {
+                } else if published.is_live {
                     tracing::info!(%file, %script, digest = live, version, "jumpscript already live");
                 } else {
-                    let folder = own.short();
-                    tracing::warn!(%file, %script, digest = live, version, folder, "other code stays live");
+                    tracing::warn!(%file, %script, digest = live, version, "other code stays live, the file is not newer");
                 }
                 self.waiting = None;
                 self.faults.remove(&path);
