@@ -46,4 +46,12 @@ impl Error {
     pub const fn is_permanent(&self) -> bool {
         !matches!(self, Self::Host { .. })
     }
+
+    pub(super) fn refused(reason: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Refused { reason: reason.into(), hint: hint.into() }
+    }
+
+    pub(super) fn host(reason: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Host { reason: reason.into(), hint: hint.into() }
+    }
 }

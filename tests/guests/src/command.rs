@@ -1,0 +1,31 @@
+//! A WASI command: does what the first word on stdin says. Built for preview 1 and preview 2.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "stdout is its result, stderr its log")]
+
+use std::io::{Read as _, Write as _};
+
+fn main() {
+    let mut payload = String::new();
+    std::io::stdin().read_to_string(&mut payload).expect("stdin is text");
+    let (word, number) = payload.split_once(' ').unwrap_or((&payload, "0"));
+    match word {
+        "exit" => {
+            eprintln!("leaving with {number}");
+            std::process::exit(number.parse().expect("a number"));
+        }
+        "environment" => {
+            let mut names: Vec<_> = std::env::vars().map(|(name, value)| format!("{name}={value}")).collect();
+            names.sort();
+            print!("{}", names.join("\n"));
+        }
+        "result" => {
+            let bytes = vec![b'x'; number.parse().expect("a number")];
+            let _ = std::io::stdout().write_all(&bytes);
+        }
+        "panic" => panic!("the spring broke"),
+        "loop" => loop {
+            std::hint::black_box(());
+        },
+        _ => print!("{payload}"),
+    }
+}
