@@ -1,7 +1,18 @@
 //! Reads a Wasm file without compiling it, and refuses what could never run, each with its own text.
+//!
+//! Invariant: no bytes make it panic, and native code is refused by its first bytes before anything parses it.
+//!
+//! Next: `signature` for how the type of `run` is compared, `script` for what linking finds later.
+
+use wasmparser::component_types::ComponentEntityType;
+use wasmparser::types::{EntityType, Types};
+use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
 use super::error::Error;
-use crate::jumpscript::{Digest, Kind, Manifest};
+use super::script::Shape;
+use super::signature;
+use crate::job::visible;
+use crate::jumpscript::{Digest, Kind, MANIFEST_SECTION, Manifest, WASM_BYTES_MAX};
 
 /// What a Wasm file says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +29,7 @@ pub struct Inspection {
     pub exports: Vec<String>,
     /// The manifest that the SDK embedded.
     pub manifest: Option<Manifest>,
+    pub(super) shape: Shape,
 }
 
 /// One thing that a file imports.
@@ -29,12 +41,416 @@ pub struct Import {
     pub purpose: &'static str,
 }
 
+/// What a component may import: interface, version (a track such as `0.2`, or exact), what it is for.
+const INTERFACES: [(&str, &str, &str); 23] = [
+    ("wasi:io/error", "0.2", "streams"),
+    ("wasi:io/poll", "0.2", "streams"),
+    ("wasi:io/streams", "0.2", "streams"),
+    ("wasi:cli/environment", "0.2", "JOB_* variables of a command, else empty"),
+    ("wasi:cli/exit", "0.2", "exit codes"),
+    ("wasi:cli/stdin", "0.2", "payload of a command"),
+    ("wasi:cli/stdout", "0.2", "result of a command, else log"),
+    ("wasi:cli/stderr", "0.2", "log"),
+    ("wasi:cli/terminal-input", "0.2", "there is no terminal"),
+    ("wasi:cli/terminal-output", "0.2", "there is no terminal"),
+    ("wasi:cli/terminal-stdin", "0.2", "there is no terminal"),
+    ("wasi:cli/terminal-stdout", "0.2", "there is no terminal"),
+    ("wasi:cli/terminal-stderr", "0.2", "there is no terminal"),
+    ("wasi:clocks/monotonic-clock", "0.2", "clocks"),
+    ("wasi:clocks/wall-clock", "0.2", "clocks"),
+    ("wasi:random/random", "0.2", "random bytes"),
+    ("wasi:random/insecure", "0.2", "random bytes"),
+    ("wasi:random/insecure-seed", "0.2", "random bytes"),
+    ("wasi:filesystem/types", "0.2", "no directory is ever open"),
+    ("wasi:filesystem/preopens", "0.2", "no directory is ever open"),
+    ("wasi:logging/logging", "0.1.0-draft", "log"),
+    ("wasmhost:jumpscript/types", "0.1", "the job and its errors"),
+    ("wasmhost:jumpscript/progress", "0.1", "progress"),
+];
+
+/// Interfaces that people ask for and that are not granted: prefix, what it is.
+const NOT_GRANTED: [(&str, &str); 8] = [
+    ("wasi:sockets/", "network sockets"),
+    ("wasi:http/", "HTTP"),
+    ("wasi:keyvalue/", "a key-value store"),
+    ("wasi:config/", "configuration values"),
+    ("wasi:messaging/", "messaging"),
+    ("wasi:blobstore/", "a blob store"),
+    ("wasi:tls/", "TLS"),
+    ("wasi:nn/", "machine learning"),
+];
+
+/// The functions of WASI preview 1 that the host links.
+const PREVIEW1: [&str; 46] = [
+    "args_get",
+    "args_sizes_get",
+    "environ_get",
+    "environ_sizes_get",
+    "clock_res_get",
+    "clock_time_get",
+    "fd_advise",
+    "fd_allocate",
+    "fd_close",
+    "fd_datasync",
+    "fd_fdstat_get",
+    "fd_fdstat_set_flags",
+    "fd_fdstat_set_rights",
+    "fd_filestat_get",
+    "fd_filestat_set_size",
+    "fd_filestat_set_times",
+    "fd_pread",
+    "fd_prestat_get",
+    "fd_prestat_dir_name",
+    "fd_pwrite",
+    "fd_read",
+    "fd_readdir",
+    "fd_renumber",
+    "fd_seek",
+    "fd_sync",
+    "fd_tell",
+    "fd_write",
+    "path_create_directory",
+    "path_filestat_get",
+    "path_filestat_set_times",
+    "path_link",
+    "path_open",
+    "path_readlink",
+    "path_remove_directory",
+    "path_rename",
+    "path_symlink",
+    "path_unlink_file",
+    "poll_oneoff",
+    "proc_exit",
+    "proc_raise",
+    "sched_yield",
+    "random_get",
+    "sock_accept",
+    "sock_recv",
+    "sock_send",
+    "sock_shutdown",
+];
+
+const REBUILD: &str = "build the file again, and copy it whole (write beside it, then rename)";
+const HOW_TO_BUILD: &str = "build a component of world `wasmhost:jumpscript/jumpscript` (Rust: `cargo build --target wasm32-wasip2`), \
+     or a WASI command with a `main`";
+
 impl Inspection {
     /// Inspects a file.
     ///
     /// # Errors
     /// [`Error::Refused`] with the thing, and a hint with the remedy.
-    pub fn of(_wasm: &[u8]) -> Result<Self, Error> {
-        unimplemented!()
+    pub fn of(wasm: &[u8]) -> Result<Self, Error> {
+        check_head(wasm)?;
+        let outline = Outline::read(wasm)?;
+        let types = validate(wasm, &outline)?;
+        let (shape, imports) = if Parser::is_component(wasm) {
+            let imports = outline.imports.iter().map(|name| component_import(name)).collect::<Result<_, _>>()?;
+            (component_shape(&types, &outline)?, imports)
+        } else {
+            core_shape(&types)?
+        };
+        let manifest = outline.manifest.map(read_manifest).transpose()?;
+        let kind = if shape == Shape::Component { Kind::Component } else { Kind::Command };
+        let exports = outline.exports.iter().map(|name| visible(name)).collect();
+        Ok(Self { kind, digest: Digest::of(wasm), size: wasm.len(), imports, exports, manifest, shape })
+    }
+}
+
+/// Refuses by size and first bytes what is not Wasm at all.
+pub(super) fn check_head(wasm: &[u8]) -> Result<(), Error> {
+    if wasm.is_empty() {
+        return Err(Error::refused("the file is empty", REBUILD));
+    }
+    if wasm.starts_with(b"\x7fELF") {
+        return Err(Error::refused(
+            "the file is native code (ELF, which is also what a `.cwasm` is), and native code is never accepted",
+            "give the `.wasm` file; each host compiles it itself",
+        ));
+    }
+    if wasm.len() > WASM_BYTES_MAX {
+        return Err(Error::refused(
+            format!("the file has {} bytes, at most {WASM_BYTES_MAX} are allowed", wasm.len()),
+            "build it in release mode, and strip its debug information",
+        ));
+    }
+    if b"\0asm".starts_with(&wasm[..wasm.len().min(4)]) {
+        return match wasm.get(4..8) {
+            None => Err(Error::refused(format!("the file is cut off after {} bytes", wasm.len()), REBUILD)),
+            Some([1, 0, 0, 0] | [0x0d, 0, 1, 0]) => Ok(()),
+            Some(version) => Err(Error::refused(
+                format!("the file has the unknown Wasm version {version:02x?}"),
+                "build it for Wasm 1.0 or the component model 1.0; older previews are not read",
+            )),
+        };
+    }
+    let text = String::from_utf8_lossy(&wasm[..wasm.len().min(64)]).into_owned();
+    if text.trim_start().starts_with('(') || text.trim_start().starts_with(";;") {
+        return Err(Error::refused(
+            "the file is WebAssembly text, not a Wasm file",
+            "translate it first: `wasm-tools parse FILE.wat -o FILE.wasm`",
+        ));
+    }
+    let start: String = text.chars().take(12).collect();
+    Err(Error::refused(format!("the file is not Wasm: it starts with `{}`", visible(&start)), HOW_TO_BUILD))
+}
+
+/// The names in a file, and its manifest.
+struct Outline<'a> {
+    imports: Vec<&'a str>,
+    exports: Vec<&'a str>,
+    manifest: Option<&'a [u8]>,
+}
+
+impl<'a> Outline<'a> {
+    fn read(wasm: &'a [u8]) -> Result<Self, Error> {
+        let mut outline = Outline { imports: Vec::new(), exports: Vec::new(), manifest: None };
+        let mut depth = 0_u32;
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload.map_err(|error| corrupt(&error))? {
+                Payload::Version { encoding: Encoding::Module | Encoding::Component, .. } => depth += 1,
+                Payload::End(_) => depth = depth.saturating_sub(1),
+                Payload::ComponentImportSection(imports) if depth == 1 => {
+                    for import in imports {
+                        outline.imports.push(import.map_err(|error| corrupt(&error))?.name.name);
+                    }
+                }
+                Payload::ComponentExportSection(exports) if depth == 1 => {
+                    for export in exports {
+                        outline.exports.push(export.map_err(|error| corrupt(&error))?.name.name);
+                    }
+                }
+                Payload::ExportSection(exports) if depth == 1 => {
+                    for export in exports {
+                        outline.exports.push(export.map_err(|error| corrupt(&error))?.name);
+                    }
+                }
+                // The linker leaves the section in the core module inside the component.
+                Payload::CustomSection(section) if section.name() == MANIFEST_SECTION => {
+                    outline.manifest.get_or_insert(section.data());
+                }
+                _ => {}
+            }
+        }
+        Ok(outline)
+    }
+}
+
+/// The proposals that the engine runs; `engine::code_config` switches off the same ones.
+fn features() -> WasmFeatures {
+    (WasmFeatures::WASM3 | WasmFeatures::COMPONENT_MODEL)
+        & !(WasmFeatures::THREADS
+            | WasmFeatures::FUNCTION_REFERENCES
+            | WasmFeatures::GC
+            | WasmFeatures::GC_TYPES
+            | WasmFeatures::EXCEPTIONS
+            | WasmFeatures::MEMORY64
+            | WasmFeatures::CM_ASYNC)
+}
+
+fn validate(wasm: &[u8], outline: &Outline<'_>) -> Result<Types, Error> {
+    let error = match Validator::new_with_features(features()).validate_all(wasm) {
+        Ok(types) => return Ok(types),
+        Err(error) => error,
+    };
+    // Is it well made, but for another kind of host?
+    if Validator::new_with_features(WasmFeatures::all()).validate_all(wasm).is_err() {
+        return Err(corrupt(&error));
+    }
+    let is_async = Validator::new_with_features(features() | WasmFeatures::CM_ASYNC).validate_all(wasm).is_ok();
+    if is_async || outline.imports.iter().any(|name| name.contains("@0.3")) {
+        return Err(Error::refused(
+            "the component uses the async ABI of WASI 0.3, which jumpscripts do not have",
+            "build it for WASI 0.2 with synchronous bindings (Rust: `--target wasm32-wasip2`)",
+        ));
+    }
+    Err(Error::refused(
+        format!("the file uses a Wasm proposal that is switched off here: {}", error.message()),
+        "build it without threads, garbage collection, exceptions and 64-bit memories",
+    ))
+}
+
+fn corrupt(error: &wasmparser::BinaryReaderError) -> Error {
+    Error::refused(
+        format!("the file is truncated or corrupt: {} (at byte {})", visible(error.message()), error.offset()),
+        REBUILD,
+    )
+}
+
+/// Checks one import of a component.
+fn component_import(name: &str) -> Result<Import, Error> {
+    let (interface, version) = name.split_once('@').unwrap_or((name, ""));
+    let shown = visible(name);
+    if let Some((_, track, purpose)) = INTERFACES.iter().find(|(known, ..)| *known == interface) {
+        if version == *track || version.strip_prefix(track).is_some_and(|rest| rest.starts_with('.')) {
+            return Ok(Import { name: shown, purpose });
+        }
+        return Err(Error::refused(
+            format!("the component imports `{shown}`, but this host has version {track}"),
+            if version.starts_with("0.3") {
+                "build it for WASI 0.2 with synchronous bindings (Rust: `--target wasm32-wasip2`)"
+            } else {
+                "build it against the versions that `guest-sdk/wit` names"
+            },
+        ));
+    }
+    if let Some((_, what)) = NOT_GRANTED.iter().find(|(prefix, _)| interface.starts_with(prefix)) {
+        return Err(Error::refused(
+            format!("the component imports `{shown}`, which is not granted: jumpscripts have no {what}"),
+            "remove the call that needs it, or the library that brings it in",
+        ));
+    }
+    Err(Error::refused(
+        format!("the component imports `{shown}`, which this host does not know"),
+        "import only what world `wasmhost:jumpscript/jumpscript` and WASI 0.2 offer",
+    ))
+}
+
+fn component_shape(types: &Types, outline: &Outline<'_>) -> Result<Shape, Error> {
+    if let Some(item) = types.component_item_for_export("run") {
+        let ComponentEntityType::Func(id) = item.ty else {
+            return Err(Error::refused("the export `run` is not a function", HOW_TO_BUILD));
+        };
+        let found = signature::write(types, id);
+        if found != signature::RUN {
+            return Err(Error::refused(
+                format!("the export `run` has the signature `{found}`, expected `{}`", signature::RUN),
+                "take the types from `guest-sdk/wit` of this version",
+            ));
+        }
+        return Ok(Shape::Component);
+    }
+    let run = outline.exports.iter().find_map(|name| name.strip_prefix("wasi:cli/run@"));
+    match run {
+        Some(version) if version.starts_with("0.2.") => Ok(Shape::Command),
+        Some(version) => Err(Error::refused(
+            format!("the component is a command of WASI {}, but this host has 0.2", visible(version)),
+            "build it for WASI 0.2 (Rust: `--target wasm32-wasip2`)",
+        )),
+        None => {
+            let has = match outline.exports.as_slice() {
+                [] => "it exports nothing".to_owned(),
+                names => format!("it exports {}", visible(&names.join(", "))),
+            };
+            Err(Error::refused(format!("the component has no export `run` and is not a command; {has}"), HOW_TO_BUILD))
+        }
+    }
+}
+
+fn core_shape(types: &Types) -> Result<(Shape, Vec<Import>), Error> {
+    let types = types.as_ref();
+    let mut imports = Vec::new();
+    for (module, name, _) in types.core_imports().into_iter().flatten() {
+        imports.push(core_import(module, name)?);
+    }
+    let exports: Vec<(&str, EntityType)> = types.core_exports().into_iter().flatten().collect();
+    let export = |wanted: &str| exports.iter().find(|(name, _)| *name == wanted).map(|(_, ty)| *ty);
+    let Some(start) = export("_start") else {
+        return Err(Error::refused("the core module is not a command: it exports no `_start`", HOW_TO_BUILD));
+    };
+    let takes_nothing = matches!(start, EntityType::Func(id)
+        if types.get(id).is_some_and(|ty| matches!(&ty.composite_type.inner,
+            wasmparser::CompositeInnerType::Func(f) if f.params().is_empty() && f.results().is_empty())));
+    if !takes_nothing {
+        return Err(Error::refused(
+            "the export `_start` of the core module is not a function without parameters and results",
+            HOW_TO_BUILD,
+        ));
+    }
+    if !imports.is_empty() && !matches!(export("memory"), Some(EntityType::Memory(_))) {
+        return Err(Error::refused("the core module does not export its memory as `memory`", HOW_TO_BUILD));
+    }
+    Ok((Shape::Core, imports))
+}
+
+/// Checks one import of a core module.
+fn core_import(module: &str, name: &str) -> Result<Import, Error> {
+    let shown = visible(&format!("{module}.{name}"));
+    if module == "wasi_snapshot_preview1" && PREVIEW1.contains(&name) {
+        return Ok(Import { name: shown, purpose: "WASI preview 1" });
+    }
+    let hint = match module {
+        "wasi_unstable" => "build it for WASI preview 1 (`wasm32-wasip1`); the preview before it is not read",
+        "wasi" => "build it without threads",
+        "env" => "link the function into the module; an import of `env` is often a missing library",
+        _ => "import only functions of `wasi_snapshot_preview1`",
+    };
+    Err(Error::refused(format!("the core module imports `{shown}`, which this host does not have"), hint))
+}
+
+fn read_manifest(bytes: &[u8]) -> Result<Manifest, Error> {
+    let hint = "correct `jumpscript.toml`, and build again";
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| Error::refused("the embedded manifest is not UTF-8 text", hint))?;
+    Manifest::parse(text).map_err(|error| Error::refused(format!("the embedded manifest: {error}"), hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(wasm: &[u8]) -> String {
+        match Inspection::of(wasm).unwrap_err() {
+            Error::Refused { reason, hint } => {
+                assert!(!hint.is_empty(), "{reason}");
+                reason
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refused_text(wat: &str) -> String {
+        refusal(&wat::parse_str(wat).unwrap())
+    }
+
+    #[test]
+    fn what_is_not_wasm_is_told_apart() {
+        assert_eq!(refusal(b""), "the file is empty");
+        assert!(refusal(b"\x7fELF\x02\x01").contains("native code"));
+        assert!(refusal(b"\0as").contains("cut off after 3 bytes"));
+        assert!(refusal(b"\0asm\x01").contains("cut off after 5 bytes"));
+        assert!(refusal(b"\0asm\x0c\0\x01\0rest").contains("unknown Wasm version"));
+        assert!(refusal(b" (module)").contains("WebAssembly text"));
+        assert!(refusal(b"#!/bin/sh\necho").contains("it starts with `#!/bin/sh"));
+        assert!(refusal(&vec![0; WASM_BYTES_MAX + 1]).contains("at most 67108864"));
+    }
+
+    #[test]
+    fn imports_that_are_not_granted_are_named_with_their_version() {
+        let component = |import: &str| format!("(component (import \"{import}\" (instance)))");
+        assert!(
+            refused_text(&component("wasi:http/outgoing-handler@0.2.3")).contains("`wasi:http/outgoing-handler@0.2.3`")
+        );
+        assert!(refused_text(&component("acme:db/query@1.0.0")).contains("does not know"));
+        assert!(refused_text(&component("wasi:cli/stdin@0.3.0")).contains("this host has version 0.2"));
+        assert!(refused_text(&component("wasi:logging/logging@0.2.0")).contains("0.1.0-draft"));
+        assert!(refused_text("(module (import \"env\" \"f\" (func)) (func (export \"_start\")))").contains("`env.f`"));
+    }
+
+    #[test]
+    fn a_file_without_an_entry_says_what_it_has() {
+        assert!(refused_text("(component)").contains("it exports nothing"));
+        assert!(refused_text("(module (func (export \"main\")))").contains("`_start`"));
+        assert!(refused_text("(module (func (export \"_start\") (param i32)))").contains("without parameters"));
+        let core = "(core module $m (func (export \"f\"))) (core instance $i (instantiate $m))";
+        let run = format!("(component {core} (func $f (canon lift (core func $i \"f\"))) (export \"run\" (func $f)))");
+        assert!(refused_text(&run).contains("the signature `func()`"), "{}", refused_text(&run));
+    }
+
+    #[test]
+    fn proposals_that_are_off_are_not_called_corrupt() {
+        assert!(refused_text("(module (memory i64 1) (func (export \"_start\")))").contains("proposal"));
+        let future = "(component (type $f (future u8)) (import \"a:b/c@0.3.0\" (func (param \"x\" $f))))";
+        assert!(refused_text(future).contains("async"), "{}", refused_text(future));
+    }
+
+    #[test]
+    fn the_list_of_preview_1_is_what_the_linker_has() {
+        let engine = wasmtime::Engine::new(&super::super::engine::code_config(1 << 32)).unwrap();
+        let linker = super::super::contract::core_linker(&engine).unwrap();
+        let mut store = super::super::guest::tests_store(&engine);
+        let linked: std::collections::BTreeSet<String> =
+            linker.iter(&mut store).map(|(_, name, _)| name.to_owned()).collect();
+        let listed: std::collections::BTreeSet<String> = PREVIEW1.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(linked, listed);
     }
 }

@@ -7,23 +7,43 @@
 //! Next: `inspect` for what is refused before anything is compiled, `run` for the life of one attempt, `engine` for
 //! the settings that make a fresh instance cheap.
 
+mod artifact;
+mod cache;
 mod cancel;
+mod compile;
+mod contract;
+mod engine;
 mod error;
+mod guest;
 mod inspect;
+mod limits;
 mod options;
+mod output;
 mod run;
 mod script;
+mod signature;
+mod ticker;
+mod verdict;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub use cancel::CancelFlag;
+pub use compile::compile_artifact;
 pub use error::Error;
 pub use inspect::{Import, Inspection};
 pub use options::{CompileLimits, Compiler, Hardening, MEMORY_BYTES_MAX, Options, POOL_SIZE};
+pub use output::{LOG_BYTES_MAX, LOG_LINES_MAX, PROGRESS_REPORTS_MAX, TAIL_BYTES_MAX};
 pub use run::{Call, Finished};
 pub use script::Script;
 
 use crate::jumpscript::Digest;
+use crate::outcome::Outcome;
+use artifact::Artifacts;
+use cache::Cache;
+use engine::Pool;
+use script::{Label, Linkers};
+use ticker::Ticker;
 
 /// The engine of one host: a pool of instances, the code in memory, and the native artifacts on disk. Cheap to
 /// clone; all clones are the same sandbox.
@@ -33,8 +53,14 @@ pub struct Sandbox {
 }
 
 struct Shared {
-    notes: Vec<String>,
-    pool_size: usize,
+    options: Options,
+    pool: Pool,
+    linkers: Linkers,
+    artifacts: Option<Artifacts>,
+    cache: Cache,
+    ticker: Ticker,
+    /// One permit for each instance of the pool, which itself answers with an error when it is empty.
+    free: tokio::sync::Semaphore,
 }
 
 impl Sandbox {
@@ -45,20 +71,27 @@ impl Sandbox {
     /// # Errors
     /// [`Error::Host`] when the address space is too small for the pool, or the directory of artifacts is not ours
     /// alone.
-    pub fn new(_options: Options) -> Result<Self, Error> {
-        unimplemented!()
+    pub fn new(options: Options) -> Result<Self, Error> {
+        let pool = Pool::new(&options)?;
+        let linkers = Linkers::new(&pool.engine)?;
+        let fingerprint = artifact::fingerprint(&pool.engine);
+        let artifacts = options.artifacts.as_deref().map(|path| Artifacts::open(path, fingerprint)).transpose()?;
+        let ticker = Ticker::start(&pool.engine)?;
+        let free = tokio::sync::Semaphore::new(pool.size);
+        let cache = Cache::default();
+        Ok(Self { shared: Arc::new(Shared { options, pool, linkers, artifacts, cache, ticker, free }) })
     }
 
     /// What was clamped or switched off on this machine, one sentence each, for the log and `doctor`.
     #[must_use]
     pub fn notes(&self) -> &[String] {
-        &self.shared.notes
+        &self.shared.pool.notes
     }
 
     /// How many jobs can hold an instance at once; further calls of [`Sandbox::run`] wait.
     #[must_use]
     pub fn pool_size(&self) -> usize {
-        self.shared.pool_size
+        self.shared.pool.size
     }
 
     /// Reads a Wasm file without compiling it, and refuses what could never run. See [`Inspection::of`].
@@ -71,14 +104,17 @@ impl Sandbox {
 
     /// The linked script of a digest, if it is in memory. Never blocks for long.
     #[must_use]
-    pub fn cached(&self, _digest: &Digest) -> Option<Arc<Script>> {
-        unimplemented!()
+    pub fn cached(&self, digest: &Digest) -> Option<Arc<Script>> {
+        self.shared.cache.get(digest)
     }
 
     /// The linked script of a digest from memory or from the artifacts on disk. Blocks: reads a file.
     #[must_use]
-    pub fn load_artifact(&self, _digest: &Digest) -> Option<Arc<Script>> {
-        unimplemented!()
+    pub fn load_artifact(&self, digest: &Digest) -> Option<Arc<Script>> {
+        self.cached(digest).or_else(|| {
+            let _flight = self.shared.cache.flight(digest);
+            self.cached(digest).or_else(|| self.shared.read_artifact(digest))
+        })
     }
 
     /// The linked script of a Wasm file: from memory, from the artifacts on disk, or compiled now. Blocks for as long
@@ -87,24 +123,93 @@ impl Sandbox {
     /// # Errors
     /// [`Error::Refused`] when the bytes can never run, [`Error::Digest`] when they are not what the digest says,
     /// [`Error::Host`] when this host could not compile them and another may.
-    pub fn load(&self, _digest: Digest, _wasm: &[u8]) -> Result<Arc<Script>, Error> {
-        unimplemented!()
+    pub fn load(&self, digest: Digest, wasm: &[u8]) -> Result<Arc<Script>, Error> {
+        // Before anything else looks at the bytes: whoever could write them into Redis is not to be trusted with more.
+        inspect::check_head(wasm)?;
+        let found = Digest::of(wasm);
+        if found != digest {
+            return Err(Error::Digest { expected: digest, found });
+        }
+        if let Some(script) = self.load_artifact(&digest) {
+            return Ok(script);
+        }
+        let _flight = self.shared.cache.flight(&digest);
+        match self.cached(&digest) {
+            Some(script) => Ok(script),
+            None => self.shared.compile(digest, wasm),
+        }
+    }
+
+    /// Drops a script from memory, for example when its digest is gone. Running attempts keep it until they end.
+    pub fn forget(&self, digest: &Digest) {
+        self.shared.cache.remove(digest);
     }
 
     /// Runs one attempt in a fresh instance. To be polled on a thread for guests, inside a tokio runtime with time
     /// enabled: between two of its 10 ms turns a computing guest holds the thread.
     ///
     /// Waits while all instances of the pool are taken. Dropping the future ends the guest.
-    pub async fn run(&self, _script: &Script, _call: Call) -> Finished {
-        unimplemented!()
+    pub async fn run(&self, script: &Script, call: Call) -> Finished {
+        // Never closed, so an error cannot be; if it were, the pool would answer for itself.
+        let _permit = match self.shared.free.try_acquire() {
+            Ok(permit) => Ok(permit),
+            Err(_) => self.shared.free.acquire().await,
+        };
+        let _running = self.shared.ticker.running();
+        run::run(&self.shared.pool.engine, script, call, self.shared.options.memory_bytes_max).await
+    }
+
+    /// Runs a tiny job some hundred times and gives the median time of one, for `doctor`. To be called in a tokio
+    /// runtime with time enabled; takes a few milliseconds once the code is compiled.
+    ///
+    /// # Errors
+    /// [`Error::Host`] when the job does not end well: this machine cannot run any.
+    pub async fn self_check(&self) -> Result<Duration, Error> {
+        const ROUNDS: usize = 500;
+        let script = self.load(Digest::of(SELF_CHECK), SELF_CHECK)?;
+        let mut times = Vec::with_capacity(ROUNDS);
+        for _ in 0..ROUNDS {
+            let start = Instant::now();
+            let finished = self.run(&script, Call::new("")).await;
+            times.push(start.elapsed());
+            if !matches!(finished.outcome, Outcome::Done { .. }) {
+                let text = finished.outcome.error_text();
+                return Err(Error::host(format!("a job that does nothing did not end well: {text}"), ""));
+            }
+        }
+        times.sort_unstable();
+        Ok(times[ROUNDS / 2])
     }
 }
 
-/// The whole of the hidden command `wasmhost compile-artifact`: reads a Wasm file from stdin as [`Compiler::Child`]
-/// sends it, bounds its own memory and CPU time, and writes the artifact to stdout.
-///
-/// # Errors
-/// [`Error::Refused`] when the engine does not accept the file, [`Error::Host`] when a stream breaks.
-pub fn compile_artifact() -> Result<(), Error> {
-    unimplemented!()
+/// `(module (memory (export "memory") 1) (func (export "_start")))`, a command that does nothing.
+const SELF_CHECK: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x05\x03\x01\0\x01\
+    \x07\x13\x02\x06memory\x02\0\x06_start\0\0\x0a\x04\x01\x02\0\x0b";
+
+impl Shared {
+    fn read_artifact(&self, digest: &Digest) -> Option<Arc<Script>> {
+        let (label, native) = self.artifacts.as_ref()?.read(digest)?;
+        // An artifact that does not load is compiled again; the compiler has the better words.
+        let code = artifact::load(&self.pool.engine, label.shape, &native).ok()?;
+        let script = Script::link(*digest, label, &code, &self.linkers).ok()?;
+        Some(self.cache.insert(script))
+    }
+
+    fn compile(&self, digest: Digest, wasm: &[u8]) -> Result<Arc<Script>, Error> {
+        let inspection = Inspection::of(wasm)?;
+        let shape = inspection.shape;
+        let label = Label { shape, manifest: inspection.manifest.unwrap_or_default() };
+        let Options { compiler, compile_limits, .. } = &self.options;
+        let reservation = self.pool.memory_reservation;
+        let native = compile::compile(&self.pool.engine, reservation, compiler, compile_limits, shape, wasm)?;
+        let code = artifact::load(&self.pool.engine, shape, &native)?;
+        let script = Script::link(digest, label.clone(), &code, &self.linkers)?;
+        if let Some(artifacts) = &self.artifacts
+            && let Err(error) = artifacts.write(&digest, &label, &native)
+        {
+            // The script runs all the same; the next start compiles it again.
+            tracing::warn!(digest = %digest.short(), %error, "artifact not kept");
+        }
+        Ok(self.cache.insert(script))
+    }
 }

@@ -1,11 +1,27 @@
 //! One attempt: a fresh instance, its limits, and how it ended.
+//!
+//! Invariant: the instance is dropped before [`Finished`] is handed out, whatever happened; dropping the future does
+//! the same.
+//!
+//! Next: `guest` for what the instance carries, `verdict` for how errors become outcomes.
 
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use wasmtime::{Engine, Store};
 
 use super::cancel::CancelFlag;
+use super::contract::types;
+use super::guest::{Guest, command_wasi, component_wasi, core_wasi};
+use super::limits::Limits;
 use super::options::MEMORY_BYTES_MAX;
-use crate::job::TIMEOUT;
+use super::output::{Log, ResultStream};
+use super::script::{Linked, Script};
+use super::verdict::{self, Circumstances};
+use crate::job::{RESULT_BYTES_MAX, TIMEOUT};
 use crate::outcome::{Outcome, Usage};
 use crate::ports::{JobSink, NoSink};
 
@@ -75,4 +91,169 @@ pub struct Finished {
     pub outcome: Outcome,
     /// What it used.
     pub usage: Usage,
+}
+
+/// Runs one attempt in a fresh instance, with no more than `memory_bytes_max`.
+pub(super) async fn run(engine: &Engine, script: &Script, mut call: Call, memory_bytes_max: usize) -> Finished {
+    let start = Instant::now();
+    let log = Log::new(Arc::clone(&call.sink));
+    let limits = Limits::new(call.memory_bytes_max.min(memory_bytes_max));
+    // A timeout beyond the end of time is no timeout.
+    let deadline = start.checked_add(call.timeout).unwrap_or_else(|| start + Duration::from_secs(u32::MAX.into()));
+    let timeout = call.timeout;
+    let cancel = call.cancel.clone();
+    let result = ResultStream::default();
+    let mut usage = Usage::default();
+    let attempt = Attempt { deadline, timeout, cancel: &cancel, log: &log, usage: &mut usage };
+
+    let outcome = match &script.linked {
+        Linked::Component(pre) => {
+            let mut store = attempt.store(engine, component_wasi(&log), limits);
+            let job = job(call);
+            let run = async |store: &mut Store<_>| {
+                let instance = pre.instantiate_async(&mut *store).await?;
+                instance.call_run(store, &job).await
+            };
+            let returned = attempt.watch(&mut store, false, run).await;
+            drop(store);
+            returned.map_or_else(|outcome| outcome, returned_by_component)
+        }
+        Linked::Command(pre) => {
+            let mut store = attempt.store(engine, command_wasi(&log, &mut call, &result), limits);
+            let run = async |store: &mut Store<_>| {
+                let instance = pre.instantiate_async(&mut *store).await?;
+                instance.wasi_cli_run().call_run(store).await
+            };
+            let returned = attempt.watch(&mut store, true, run).await;
+            drop(store);
+            match returned {
+                // `exit(0)`, and returning from `main`.
+                Err(Outcome::Done { .. }) | Ok(Ok(())) => Outcome::Done { result: result.take() },
+                Ok(Err(())) => verdict::exited(1, &circumstances(&log, timeout, true, false)),
+                Err(outcome) => outcome,
+            }
+        }
+        Linked::Core { pre, start } => {
+            let mut store = attempt.store(engine, core_wasi(&log, &mut call, &result), limits);
+            let run = async |store: &mut Store<_>| {
+                let instance = pre.instantiate_async(&mut *store).await?;
+                let function = instance.get_module_export(&mut *store, start).and_then(wasmtime::Extern::into_func);
+                let function = function.ok_or_else(|| wasmtime::format_err!("`_start` is not a function"))?;
+                function.typed::<(), ()>(&*store)?.call_async(store, ()).await
+            };
+            let returned = attempt.watch(&mut store, true, run).await;
+            drop(store);
+            match returned {
+                Err(Outcome::Done { .. }) | Ok(()) => Outcome::Done { result: result.take() },
+                Err(outcome) => outcome,
+            }
+        }
+    };
+    (usage.log_tail, usage.is_log_cut) = log.finish();
+    usage.wall_us = micros(start.elapsed());
+    Finished { outcome, usage }
+}
+
+/// What the guest returned.
+fn returned_by_component(returned: Result<Vec<u8>, types::JobError>) -> Outcome {
+    match returned {
+        Ok(result) if result.len() > RESULT_BYTES_MAX => verdict::result_too_large(result.len()),
+        Ok(result) => Outcome::Done { result },
+        Err(types::JobError::Failed(message)) => Outcome::Failed { message },
+        Err(types::JobError::Reject(reason)) => Outcome::Rejected { reason },
+        Err(types::JobError::Retry(types::RetryInfo { after_ms, reason })) => {
+            Outcome::Retry { after: after_ms.map(Duration::from_millis), reason }
+        }
+    }
+}
+
+/// The record that the guest is given.
+fn job(call: Call) -> types::Job {
+    types::Job {
+        id: call.id,
+        queue: call.queue,
+        job_type: call.job_type,
+        node: call.node,
+        attempt: call.attempt,
+        max_attempts: call.max_attempts,
+        deadline_ms: u64::try_from(call.deadline_ms).unwrap_or(0),
+        enqueued_at_ms: u64::try_from(call.enqueued_at_ms).unwrap_or(0),
+        content_type: call.content_type,
+        payload: call.payload,
+        metadata: call.metadata,
+    }
+}
+
+/// What all three shapes of code have in common.
+struct Attempt<'a> {
+    deadline: Instant,
+    timeout: Duration,
+    cancel: &'a CancelFlag,
+    log: &'a Log,
+    usage: &'a mut Usage,
+}
+
+impl Attempt<'_> {
+    fn store<W: Send + 'static>(&self, engine: &Engine, wasi: W, limits: Limits) -> Store<Guest<W>> {
+        let (log, cancel) = (self.log.clone(), self.cancel.clone());
+        Guest { wasi, limits, log, deadline: self.deadline, cancel }.into_store(engine)
+    }
+
+    /// Runs the guest until it returns, is stopped while computing, or is given up while waiting; and takes its
+    /// measure.
+    async fn watch<W: Send + 'static, R>(
+        self,
+        store: &mut Store<Guest<W>>,
+        is_command: bool,
+        run: impl AsyncFnOnce(&mut Store<Guest<W>>) -> wasmtime::Result<R>,
+    ) -> Result<R, Outcome> {
+        let mut cpu = Duration::ZERO;
+        let ended = {
+            let guest = Measured { future: pin!(run(store)), cpu: &mut cpu };
+            tokio::select! {
+                // The guest first: a computing one is stopped by its epoch, with a backtrace; the other two see to
+                // one that waits.
+                biased;
+                returned = guest => Some(returned),
+                () = self.cancel.cancelled() => None,
+                () = tokio::time::sleep_until(self.deadline.into()) => None,
+            }
+        };
+        self.usage.cpu_us = micros(cpu);
+        self.usage.memory_bytes_peak = store.data().limits.memory_bytes_peak() as u64;
+        match ended {
+            Some(Ok(returned)) => Ok(returned),
+            Some(Err(error)) => {
+                let known = circumstances(self.log, self.timeout, is_command, self.cancel.is_cancelled());
+                Err(verdict::outcome(&error, &known))
+            }
+            None if self.cancel.is_cancelled() => Err(Outcome::Cancelled),
+            None => Err(Outcome::TimedOut { limit: self.timeout, backtrace: String::new() }),
+        }
+    }
+}
+
+fn circumstances(log: &Log, timeout: Duration, is_command: bool, is_cancelled: bool) -> Circumstances {
+    Circumstances { is_cancelled, is_command, timeout, last_words: log.last_words() }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Adds up the time inside `poll`: what the guest and its host calls computed.
+struct Measured<'a, F> {
+    future: Pin<&'a mut F>,
+    cpu: &'a mut Duration,
+}
+
+impl<F: Future> Future for Measured<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let start = Instant::now();
+        let polled = self.future.as_mut().poll(context);
+        *self.cpu += start.elapsed();
+        polled
+    }
 }

@@ -1,22 +1,100 @@
 //! A script that is compiled, linked and ready to be instantiated.
 
+use wasmtime::component::Component;
+use wasmtime::{Engine, InstancePre, Module, ModuleExport};
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::p2::bindings::CommandPre;
+
+use super::contract::{JumpscriptPre, Wasi};
+use super::error::Error;
+use super::guest::Guest;
 use crate::jumpscript::{Digest, Kind, Manifest};
 
 /// A script that is compiled, linked and ready to be instantiated.
 pub struct Script {
     digest: Digest,
-    kind: Kind,
     manifest: Manifest,
+    size: usize,
+    pub(super) linked: Linked,
+}
+
+/// What is instantiated for each job.
+pub(super) enum Linked {
+    Component(JumpscriptPre<Guest<Wasi>>),
+    Command(CommandPre<Guest<Wasi>>),
+    Core { pre: InstancePre<Guest<WasiP1Ctx>>, start: ModuleExport },
+}
+
+/// The two linkers of an engine; making one costs a third of a millisecond.
+pub(super) struct Linkers {
+    pub(super) component: wasmtime::component::Linker<Guest<Wasi>>,
+    pub(super) core: wasmtime::Linker<Guest<WasiP1Ctx>>,
+}
+
+/// What kind of native code an artifact holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) enum Shape {
+    /// A component with `run`.
+    Component,
+    /// A component with `wasi:cli/run`.
+    Command,
+    /// A core module with `_start`.
+    Core,
+}
+
+/// What native code is and says about itself: kept with it, so that a script from disk knows its manifest.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Label {
+    pub(super) shape: Shape,
+    pub(super) manifest: Manifest,
+}
+
+/// Native code, loaded.
+pub(super) enum Code {
+    Component(Component),
+    Module(Module),
 }
 
 impl Script {
+    /// Links native code.
+    pub(super) fn link(digest: Digest, label: Label, code: &Code, linkers: &Linkers) -> Result<Self, Error> {
+        let refuse = |error: wasmtime::Error| {
+            Error::refused(
+                format!("it does not fit this host: {error:#}"),
+                "build it against the contract of this version (`guest-sdk/wit`)",
+            )
+        };
+        let (size, linked) = match (code, label.shape) {
+            (Code::Component(component), Shape::Component | Shape::Command) => {
+                let pre = linkers.component.instantiate_pre(component).map_err(refuse)?;
+                let range = component.image_range();
+                let linked = if label.shape == Shape::Component {
+                    Linked::Component(JumpscriptPre::new(pre).map_err(refuse)?)
+                } else {
+                    Linked::Command(CommandPre::new(pre).map_err(refuse)?)
+                };
+                ((range.end as usize).saturating_sub(range.start as usize), linked)
+            }
+            (Code::Module(module), Shape::Core) => {
+                let pre = linkers.core.instantiate_pre(module).map_err(refuse)?;
+                let range = module.image_range();
+                let start = module
+                    .get_export_index("_start")
+                    .ok_or_else(|| Error::refused("the core module has no `_start`", "give it a `main`"))?;
+                ((range.end as usize).saturating_sub(range.start as usize), Linked::Core { pre, start })
+            }
+            _ => return Err(Error::host("an artifact holds another kind of code than its script", "")),
+        };
+        Ok(Self { digest, manifest: label.manifest, size, linked })
+    }
+
     /// The digest of its Wasm file.
     #[must_use]
     pub const fn digest(&self) -> &Digest {
         &self.digest
     }
 
-    /// What it says about itself.
+    /// What it says about itself; empty when its file carries no manifest.
     #[must_use]
     pub const fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -25,6 +103,25 @@ impl Script {
     /// What it is.
     #[must_use]
     pub const fn kind(&self) -> Kind {
-        self.kind
+        match self.linked {
+            Linked::Component(_) => Kind::Component,
+            Linked::Command(_) | Linked::Core { .. } => Kind::Command,
+        }
+    }
+
+    /// Bytes of its native code.
+    #[must_use]
+    pub const fn native_bytes(&self) -> usize {
+        self.size
+    }
+}
+
+impl Linkers {
+    pub(super) fn new(engine: &Engine) -> Result<Self, Error> {
+        let broken = |error: wasmtime::Error| Error::host(format!("the linker cannot be made: {error:#}"), "");
+        Ok(Self {
+            component: super::contract::component_linker(engine).map_err(broken)?,
+            core: super::contract::core_linker(engine).map_err(broken)?,
+        })
     }
 }

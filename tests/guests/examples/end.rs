@@ -14,11 +14,24 @@ fn run(job: Job<Raw>) -> Result<Raw, JobError> {
         "later" => return Err(JobError::retry_after(Duration::from_millis(1_500), "busy")),
         "reject" => return Err(JobError::reject("makes no sense")),
         "question" => return Ok(Raw(vec!["x".parse::<u8>()?])),
-        "sleep" => return Ok(Raw({ std::thread::sleep(Duration::from_secs(3_600)); vec![] })),
-        "nap" => { std::thread::sleep(Duration::from_millis(30)); "slept".to_owned() }
+        "sleep" => {
+            return Ok(Raw({
+                std::thread::sleep(Duration::from_secs(3_600));
+                vec![]
+            }));
+        }
+        "nap" => {
+            std::thread::sleep(Duration::from_millis(30));
+            "slept".to_owned()
+        }
         "residue" => CALLS.fetch_add(1, Ordering::Relaxed).to_string(),
-        "surroundings" => format!("{:?} {:?} {:?} {:?}", std::env::vars().count(), std::env::args().count(),
-            std::fs::read_dir("/").is_err(), std::fs::write("x", "y").is_err()),
+        "surroundings" => format!(
+            "{:?} {:?} {:?} {:?}",
+            std::env::vars().count(),
+            std::env::args().count(),
+            std::fs::read_dir("/").is_err(),
+            std::fs::write("x", "y").is_err()
+        ),
         "random" => format!("{:?}", std::collections::hash_map::RandomState::new()),
         "record" => return Ok(Raw(format!("{job:?}").into_bytes())),
         word => return Err(JobError::reject(format!("unknown word {word}"))),

@@ -1,0 +1,106 @@
+//! The guest contract on the host's side: what `guest-sdk/wit` says, and who answers the imports.
+//!
+//! Invariant: only what is added to a linker here can be called by a guest. There are no sockets, and no directory is
+//! ever opened; `wasi:filesystem` is here because the standard libraries of most languages import it.
+
+use wasmtime::Engine;
+use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
+use wasmtime_wasi::cli::{WasiCli, WasiCliView as _};
+use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView as _};
+use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView as _};
+use wasmtime_wasi::p1::{self, WasiP1Ctx};
+use wasmtime_wasi::p2::bindings as wasi;
+use wasmtime_wasi::random::WasiRandom;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::guest::Guest;
+use crate::ports::Level;
+
+mod generated {
+    wasmtime::component::bindgen!({
+        path: "../guest-sdk/wit",
+        world: "jumpscript",
+        exports: { default: async },
+    });
+}
+
+use generated::wasi::logging::logging;
+use generated::wasmhost::jumpscript::progress;
+pub(super) use generated::wasmhost::jumpscript::types;
+pub(super) use generated::{Jumpscript, JumpscriptPre};
+
+/// The WASI part of a component's store.
+pub(super) struct Wasi {
+    pub(super) context: WasiCtx,
+    pub(super) resources: ResourceTable,
+}
+
+impl WasiView for Guest<Wasi> {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi.context, table: &mut self.wasi.resources }
+    }
+}
+
+impl types::Host for Guest<Wasi> {}
+
+impl progress::Host for Guest<Wasi> {
+    fn report(&mut self, percent: u8, message: String) {
+        self.log.progress(percent, &message);
+    }
+}
+
+impl logging::Host for Guest<Wasi> {
+    fn log(&mut self, level: logging::Level, context: String, message: String) {
+        let level = match level {
+            logging::Level::Trace => Level::Trace,
+            logging::Level::Debug => Level::Debug,
+            logging::Level::Info => Level::Info,
+            logging::Level::Warn => Level::Warn,
+            logging::Level::Error => Level::Error,
+            logging::Level::Critical => Level::Critical,
+        };
+        self.log.line(level, &context, &message);
+    }
+}
+
+struct Io;
+
+impl HasData for Io {
+    type Data<'a> = &'a mut ResourceTable;
+}
+
+/// What components and commands of WASI 0.2 may import. `inspect` names the same interfaces.
+pub(super) fn component_linker(engine: &Engine) -> wasmtime::Result<Linker<Guest<Wasi>>> {
+    type G = Guest<Wasi>;
+    let mut linker = Linker::<G>::new(engine);
+    let l = &mut linker;
+    wasi::io::error::add_to_linker::<G, Io>(l, |g| &mut g.wasi.resources)?;
+    wasi::io::poll::add_to_linker::<G, Io>(l, |g| &mut g.wasi.resources)?;
+    wasi::io::streams::add_to_linker::<G, Io>(l, |g| &mut g.wasi.resources)?;
+    wasi::clocks::wall_clock::add_to_linker::<G, WasiClocks>(l, G::clocks)?;
+    wasi::clocks::monotonic_clock::add_to_linker::<G, WasiClocks>(l, G::clocks)?;
+    wasi::random::random::add_to_linker::<G, WasiRandom>(l, |g| g.wasi.context.random())?;
+    wasi::random::insecure::add_to_linker::<G, WasiRandom>(l, |g| g.wasi.context.random())?;
+    wasi::random::insecure_seed::add_to_linker::<G, WasiRandom>(l, |g| g.wasi.context.random())?;
+    wasi::cli::environment::add_to_linker::<G, WasiCli>(l, G::cli)?;
+    wasi::cli::exit::add_to_linker::<G, WasiCli>(l, G::cli)?;
+    wasi::cli::stdin::add_to_linker::<G, WasiCli>(l, G::cli)?;
+    wasi::cli::stdout::add_to_linker::<G, WasiCli>(l, G::cli)?;
+    wasi::cli::stderr::add_to_linker::<G, WasiCli>(l, G::cli)?;
+    wasi::cli::terminal_input::add_to_linker::<G, WasiCli>(l, G::cli)?;
+    wasi::cli::terminal_output::add_to_linker::<G, WasiCli>(l, G::cli)?;
+    wasi::cli::terminal_stdin::add_to_linker::<G, WasiCli>(l, G::cli)?;
+    wasi::cli::terminal_stdout::add_to_linker::<G, WasiCli>(l, G::cli)?;
+    wasi::cli::terminal_stderr::add_to_linker::<G, WasiCli>(l, G::cli)?;
+    wasi::filesystem::types::add_to_linker::<G, WasiFilesystem>(l, G::filesystem)?;
+    wasi::filesystem::preopens::add_to_linker::<G, WasiFilesystem>(l, G::filesystem)?;
+    Jumpscript::add_to_linker::<G, HasSelf<G>>(l, |g| g)?;
+    Ok(linker)
+}
+
+/// What commands of WASI preview 1 may import.
+pub(super) fn core_linker(engine: &Engine) -> wasmtime::Result<wasmtime::Linker<Guest<WasiP1Ctx>>> {
+    let mut linker = wasmtime::Linker::new(engine);
+    p1::add_to_linker_async(&mut linker, |guest: &mut Guest<WasiP1Ctx>| &mut guest.wasi)?;
+    Ok(linker)
+}

@@ -1,0 +1,110 @@
+//! What one instance carries: its WASI state, its limits, its log, its deadline.
+
+use std::time::Instant;
+
+use wasmtime::component::ResourceTable;
+use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+
+use super::cancel::CancelFlag;
+use super::contract::Wasi;
+use super::limits::Limits;
+use super::output::{Log, LogStream, ResultStream, Source};
+use super::run::Call;
+
+/// Most resources (streams, pollables) that a guest holds at once.
+const RESOURCES_MAX: usize = 1_000;
+/// Most random bytes of one call.
+const RANDOM_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes that a guest may hand to the host in one call, its result included: more than any limit that has its own
+/// text, so that the text is what the author sees.
+const HOSTCALL_FUEL: usize = 16 * 1024 * 1024;
+
+/// What one instance carries.
+pub(super) struct Guest<W> {
+    pub(super) wasi: W,
+    pub(super) limits: Limits,
+    pub(super) log: Log,
+    pub(super) deadline: Instant,
+    pub(super) cancel: CancelFlag,
+}
+
+impl<W: Send + 'static> Guest<W> {
+    /// A store with every limit armed.
+    pub(super) fn into_store(self, engine: &Engine) -> Store<Self> {
+        let mut store = Store::new(engine, self);
+        store.limiter(|guest| &mut guest.limits);
+        store.set_hostcall_fuel(HOSTCALL_FUEL);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|context| {
+            let guest = context.data();
+            let must_stop = guest.cancel.is_cancelled() || Instant::now() >= guest.deadline;
+            // Yielding gives the thread to the other guests between two ticks.
+            Ok(if must_stop { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
+        });
+        store
+    }
+}
+
+/// Clocks, random, stdout and stderr into the log; nothing else.
+fn builder(log: &Log) -> WasiCtxBuilder {
+    let mut builder = WasiCtxBuilder::new();
+    builder
+        .stderr(LogStream { log: log.clone(), source: Source::Stderr })
+        .max_random_size(RANDOM_BYTES_MAX)
+        .allow_tcp(false)
+        .allow_udp(false);
+    builder
+}
+
+/// The WASI of a component: no stdin, stdout into the log, no environment.
+pub(super) fn component_wasi(log: &Log) -> Wasi {
+    let mut builder = builder(log);
+    builder.stdout(LogStream { log: log.clone(), source: Source::Stdout });
+    wasi(&mut builder)
+}
+
+/// The WASI of a command of WASI 0.2: payload on stdin, result on stdout.
+pub(super) fn command_wasi(log: &Log, call: &mut Call, result: &ResultStream) -> Wasi {
+    wasi(&mut command(log, call, result))
+}
+
+/// The WASI of a command of preview 1: the same.
+pub(super) fn core_wasi(log: &Log, call: &mut Call, result: &ResultStream) -> WasiP1Ctx {
+    command(log, call, result).build_p1()
+}
+
+fn wasi(builder: &mut WasiCtxBuilder) -> Wasi {
+    let mut resources = ResourceTable::new();
+    resources.set_max_capacity(RESOURCES_MAX);
+    Wasi { context: builder.build(), resources }
+}
+
+fn command(log: &Log, call: &mut Call, result: &ResultStream) -> WasiCtxBuilder {
+    let mut builder = builder(log);
+    builder
+        .stdin(MemoryInputPipe::new(std::mem::take(&mut call.payload)))
+        .stdout(result.clone())
+        .env("JOB_ID", &call.id)
+        .env("JOB_QUEUE", &call.queue)
+        .env("JOB_TYPE", &call.job_type)
+        .env("JOB_NODE", &call.node)
+        .env("JOB_ATTEMPT", call.attempt.to_string())
+        .env("JOB_MAX_ATTEMPTS", call.max_attempts.to_string())
+        .env("JOB_DEADLINE", call.deadline_ms.to_string())
+        .env("JOB_ENQUEUED_AT", call.enqueued_at_ms.to_string())
+        .env("JOB_CONTENT_TYPE", &call.content_type);
+    builder
+}
+
+/// A store of a preview 1 command that runs nothing.
+#[cfg(test)]
+pub(super) fn tests_store(engine: &Engine) -> Store<Guest<WasiP1Ctx>> {
+    let call = &mut Call::new("");
+    let log = Log::new(std::sync::Arc::clone(&call.sink));
+    let wasi = core_wasi(&log, call, &ResultStream::default());
+    let cancel = CancelFlag::new();
+    Guest { wasi, limits: Limits::new(0), log, deadline: Instant::now(), cancel }.into_store(engine)
+}
