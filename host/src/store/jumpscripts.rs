@@ -5,8 +5,13 @@
 //!
 //! Next: `lua/publish.lua`; the reserve reads the same route.
 
+use std::collections::BTreeMap;
+
+use redis::Value;
+
+use super::script::{self, Lanes, Reply};
 use super::{Error, Store};
-use crate::jumpscript::{Digest, Jumpscript, Kind, Manifest, ScriptName};
+use crate::jumpscript::{Digest, Jumpscript, Kind, Manifest, OWN_ORGANIZATION, ScriptName, WASM_BYTES_MAX};
 use crate::ports::{BoxFuture, CodeSource, PublishRule};
 
 /// What is to be published.
@@ -62,8 +67,39 @@ impl Store {
     /// [`Error::Claimed`] when a type word belongs to another jumpscript; when the code is too large; when Redis
     /// cannot be reached or is full.
     pub async fn publish(&self, script: &NewJumpscript, wasm: &[u8], rule: PublishRule) -> Result<Published, Error> {
-        let _ = (script, rule);
-        Ok(Published { id: 0, rev: 0, digest: Digest::of(wasm), replaced: None, is_new: false })
+        if wasm.len() > WASM_BYTES_MAX {
+            return Err(Error::Refused(format!(
+                "jumpscript `{}` has {} bytes of code, at most {WASM_BYTES_MAX} are allowed",
+                script.name,
+                wasm.len()
+            )));
+        }
+        script.manifest.check().map_err(|why| Error::Refused(format!("jumpscript `{}`: {why}", script.name)))?;
+        let digest = Digest::of(wasm);
+        let words = words(&script.name, &script.manifest);
+        let mut call = self.call(&script::PUBLISH, &Lanes::default(), &self.publish_keys());
+        call.arg(script.name.field()).arg(script.name.to_string()).arg(digest.to_string()).arg(wasm);
+        call.arg(record_text(script, digest, wasm.len())).arg(script.manifest.version.as_deref().unwrap_or(""));
+        call.arg(u8::from(rule == PublishRule::AbsentOrNewer)).arg(words.len());
+        for word in &words {
+            call.arg(word);
+        }
+        let mut reply = self.send("a publish", &script::PUBLISH, &call).await?;
+        let answer = reply.text()?;
+        if answer == "claimed" {
+            let (word, owner) = (reply.text()?, reply.text()?);
+            return Err(Error::Claimed { word, name: script.name.to_string(), owner });
+        }
+        let id = reply.number()?.unsigned_abs();
+        let rev = reply.text()?.parse().unwrap_or(0);
+        let live = reply.text()?.parse().unwrap_or(digest);
+        let is_new = answer == "new";
+        let replaced = if is_new { reply.text()?.parse().ok() } else { None };
+        Ok(Published { id, rev, digest: live, replaced, is_new })
+    }
+
+    fn publish_keys(&self) -> [String; 3] {
+        [self.keys.scripts_by_id(), self.keys.wasm(), self.keys.last_id()]
     }
 
     /// Every record.
@@ -71,7 +107,44 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn index(&self) -> Result<Index, Error> {
-        Ok(Index::default())
+        let mut index = Index { rev: self.rev().await?, ..Index::default() };
+        for (field, text) in self.records().await? {
+            match parse(&field, &text) {
+                Ok(Some(record)) => index.scripts.push(record),
+                Ok(None) => {
+                    index.refused.push((field, "it has no Wasm digest: not a jumpscript of wasmhost".to_owned()))
+                }
+                Err(reason) => index.refused.push((field, reason)),
+            }
+        }
+        index.scripts.sort_by(|a, b| (&a.organization, &a.name).cmp(&(&b.organization, &b.name)));
+        index.refused.sort();
+        Ok(index)
+    }
+
+    async fn rev(&self) -> Result<u64, Error> {
+        let mut command = redis::cmd("GET");
+        command.arg(self.keys.rev());
+        let value = self.link.command("the revision", &command).await?;
+        Ok(match value {
+            Value::BulkString(bytes) => {
+                std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+            }
+            _ => 0,
+        })
+    }
+
+    /// The hash of records as it is: field and text.
+    async fn records(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.keys.scripts_by_name());
+        let answer = self.link.command("the jumpscripts", &command).await?;
+        let mut reply = Reply::new(answer, self.address(), "the jumpscripts");
+        let mut records = Vec::with_capacity(reply.len() / 2);
+        while !reply.is_empty() {
+            records.push((reply.text()?, reply.bytes()?));
+        }
+        Ok(records)
     }
 
     /// One record; `None` when the name is not published.
@@ -79,8 +152,13 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached, or the record does not parse.
     pub async fn script(&self, name: &ScriptName) -> Result<Option<Jumpscript>, Error> {
-        let _ = name;
-        Ok(None)
+        let mut command = redis::cmd("HGET");
+        command.arg(self.keys.scripts_by_name()).arg(name.field());
+        match self.link.command("a jumpscript", &command).await? {
+            Value::BulkString(text) => parse(&name.field(), &text)
+                .map_err(|reason| Error::Refused(format!("the record of jumpscript `{name}` is broken: {reason}"))),
+            _ => Ok(None),
+        }
     }
 
     /// The digest that a job's type means now.
@@ -88,8 +166,12 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn route(&self, job_type: &str) -> Result<Option<Digest>, Error> {
-        let _ = job_type;
-        Ok(None)
+        let mut command = redis::cmd("HGET");
+        command.arg(self.keys.route()).arg(job_type);
+        Ok(match self.link.command("a route", &command).await? {
+            Value::BulkString(route) => route_digest(&route),
+            _ => None,
+        })
     }
 
     /// The code of a digest, checked against it; `None` when it is not there.
@@ -97,26 +179,167 @@ impl Store {
     /// # Errors
     /// When the bytes are not those of the digest, or Redis cannot be reached.
     pub async fn wasm(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
-        let _ = digest;
-        Ok(None)
+        let mut command = redis::cmd("HGET");
+        command.arg(self.keys.wasm()).arg(digest.to_string());
+        match self.link.command("the code of a jumpscript", &command).await? {
+            Value::BulkString(wasm) if Digest::of(&wasm) == *digest => Ok(Some(wasm)),
+            Value::BulkString(_) => Err(Error::Refused(format!(
+                "the code stored under digest {} is not that code: it is not run; publish the jumpscript again",
+                digest.short()
+            ))),
+            _ => Ok(None),
+        }
     }
 
-    /// Removes code that no name routes to and no row may name any more; answers what was removed, at most 100.
+    /// Removes code that no name means and no row may name any more; answers what was removed, at most 100.
     ///
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn drop_unused(&self) -> Result<Vec<Digest>, Error> {
-        Ok(Vec::new())
+        let call = self.call(&script::DROP_UNUSED, &Lanes::default(), &self.publish_keys());
+        let mut reply = self.send("a removal of unused code", &script::DROP_UNUSED, &call).await?;
+        let mut removed = Vec::with_capacity(reply.len());
+        while !reply.is_empty() {
+            removed.extend(reply.text()?.parse::<Digest>().ok());
+        }
+        Ok(removed)
     }
 
-    /// Looks through `workers:jumpscripts:name` for records that another program wrote or changed: a sound one is
-    /// routed to, any other skipped and named.
+    /// Looks through `workers:jumpscripts:name` for records that another program wrote, changed or removed: a sound
+    /// one is routed to, any other skipped and named, and a name without a record means nothing any more.
     ///
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn adopt_foreign(&self) -> Result<Adopted, Error> {
-        Ok(Adopted::default())
+        let mut found = Adopted::default();
+        let mut routes = self.routes().await?;
+        for (field, text) in self.records().await? {
+            let record = match parse(&field, &text) {
+                Ok(Some(record)) => record,
+                // JumpScale's own jumpscripts are source text for its own workers.
+                Ok(None) => continue,
+                Err(reason) => {
+                    found.refused.push((field, reason));
+                    continue;
+                }
+            };
+            let Ok(name) = record.script_name() else { continue };
+            let live = routes.remove(&name.to_string());
+            let words = if record.enable { words(&name, &record.manifest) } else { Vec::new() };
+            if live == record.enable.then_some(record.digest) {
+                continue;
+            }
+            match self.adopt(&name, &text, &record.digest.to_string(), &words).await? {
+                None => found.adopted.push(name),
+                Some(reason) => found.refused.push((field, reason)),
+            }
+        }
+        for gone in routes.into_keys() {
+            if let Ok(name) = gone.parse::<ScriptName>() {
+                self.adopt(&name, b"", "", &[]).await?;
+            }
+        }
+        Ok(found)
     }
+
+    /// Digest by full name, of every name that is routed.
+    async fn routes(&self) -> Result<BTreeMap<String, Digest>, Error> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.keys.route());
+        let answer = self.link.command("the routes", &command).await?;
+        let mut reply = Reply::new(answer, self.address(), "the routes");
+        let mut routes = BTreeMap::new();
+        while !reply.is_empty() {
+            let (word, route) = (reply.text()?, reply.bytes()?);
+            if let (true, Some(digest)) = (word.contains('/'), route_digest(&route)) {
+                routes.insert(word, digest);
+            }
+        }
+        Ok(routes)
+    }
+
+    /// Lets one record take effect; a reason when it must not.
+    async fn adopt(
+        &self,
+        name: &ScriptName,
+        text: &[u8],
+        digest: &str,
+        words: &[String],
+    ) -> Result<Option<String>, Error> {
+        let mut call = self.call(&script::ADOPT, &Lanes::default(), &self.publish_keys());
+        call.arg(name.field()).arg(name.to_string()).arg(text).arg(digest).arg(words.len());
+        for word in words {
+            call.arg(word);
+        }
+        let mut reply = self.send("the adoption of a jumpscript", &script::ADOPT, &call).await?;
+        Ok(match reply.text()?.as_str() {
+            "set" => None,
+            "changed" => Some("it is being changed right now".to_owned()),
+            "missing" => Some(format!("its code {digest} is not in `workers:jumpscripts:wasm`")),
+            _ => Some(format!("its type `{}` already belongs to `{}`", reply.text()?, reply.text()?)),
+        })
+    }
+}
+
+/// Everything a job's `type` may say to mean this jumpscript.
+fn words(name: &ScriptName, manifest: &Manifest) -> Vec<String> {
+    let mut words = vec![name.to_string()];
+    if name.organization() == OWN_ORGANIZATION {
+        words.push(name.name().to_owned());
+    }
+    for word in &manifest.types {
+        if !words.contains(word) {
+            words.push(word.clone());
+        }
+    }
+    words
+}
+
+/// The record without `id` and `published_at`, which the script puts before it: from the first field on.
+fn record_text(script: &NewJumpscript, digest: Digest, size: usize) -> String {
+    let record = Jumpscript {
+        id: 0,
+        organization: script.name.organization().to_owned(),
+        name: script.name.name().to_owned(),
+        version: script.manifest.version.clone().unwrap_or_default(),
+        descr: script.manifest.description.clone().unwrap_or_default(),
+        enable: true,
+        kind: script.kind,
+        digest,
+        size: size as u64,
+        manifest: script.manifest.clone(),
+        published_at: 0,
+    };
+    let mut object = match serde_json::to_value(&record) {
+        Ok(serde_json::Value::Object(object)) => object,
+        // A struct of text, numbers and lists always becomes an object.
+        _ => serde_json::Map::new(),
+    };
+    object.remove("id");
+    object.remove("published_at");
+    serde_json::Value::Object(object).to_string().split_off(1)
+}
+
+/// Reads a record; `None` for one without a digest, which is another program's and none of our business.
+fn parse(field: &str, text: &[u8]) -> Result<Option<Jumpscript>, String> {
+    let value: serde_json::Value =
+        serde_json::from_slice(text).map_err(|error| format!("its JSON does not parse: {error}"))?;
+    let Some(object) = value.as_object() else { return Err("its JSON is not an object".to_owned()) };
+    if !object.contains_key("digest") {
+        return Ok(None);
+    }
+    let record: Jumpscript = serde_json::from_value(value).map_err(|error| format!("its JSON is odd: {error}"))?;
+    let name = record.script_name()?;
+    if name.field() != field {
+        return Err(format!("it stands under `{}`, but calls itself `{name}`", crate::job::visible(field)));
+    }
+    record.manifest.check()?;
+    Ok(Some(record))
+}
+
+/// The digest of a route: `digest owner`.
+fn route_digest(route: &[u8]) -> Option<Digest> {
+    std::str::from_utf8(route.get(..64)?).ok()?.parse().ok()
 }
 
 impl CodeSource for Store {

@@ -10,12 +10,20 @@ pub mod embedded;
 mod enqueue;
 mod error;
 mod jumpscripts;
+pub mod keys;
+mod link;
 mod peek;
 mod records;
+mod script;
+mod server;
 mod sweep;
 mod turn;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::keys::Keys;
+use self::link::Link;
 
 pub use self::enqueue::Enqueued;
 pub use self::error::Error;
@@ -23,7 +31,8 @@ pub use self::jumpscripts::{Adopted, Index, NewJumpscript, Published};
 pub use self::peek::{Peek, PeekStop, Signal, Signals};
 pub use self::records::{JobRecord, Page, QueueInfo};
 pub use self::sweep::Swept;
-pub use self::turn::{End, Lease, Lost, QueueShare, Reservation, Reserve, SetAside, Settle, Settled, Turn};
+pub use self::turn::{End, LEASE_MAX, Lease, Lost, QueueShare, Reservation, Reserve, SetAside, Settle, Settled, Turn};
+use crate::clock::Timestamp;
 use crate::job::StoreId;
 
 /// Most jobs one reserve hands out.
@@ -63,20 +72,34 @@ impl Default for Options {
     }
 }
 
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let url = link::without_password(&self.url);
+        f.debug_struct("Options").field("url", &url).field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
 /// A handle on one Redis, cheap to clone. It reconnects by itself.
 #[derive(Clone, Debug)]
 pub struct Store {
     id: StoreId,
+    link: Arc<Link>,
+    keys: Arc<Keys>,
+    notes: Arc<Vec<String>>,
+    /// A time that the scripts take for now; tests only.
+    at: Option<Timestamp>,
 }
 
 impl Store {
     /// Connects and checks the server.
     ///
     /// # Errors
-    /// When the URL is wrong, nobody answers, the login is refused, or the server is not fit for jobs.
+    /// When the URL or a prefix is wrong, nobody answers, the login is refused, or the server is not fit for jobs.
     pub async fn connect(id: StoreId, options: &Options) -> Result<Self, Error> {
-        let _ = options;
-        Ok(Self { id })
+        let keys = Keys::new(&options.prefix, &options.node_prefix).map_err(Error::Refused)?;
+        let link = Link::new(options)?;
+        let notes = server::check(&link, &keys).await?;
+        Ok(Self { id, link, keys: Arc::new(keys), notes: Arc::new(notes), at: None })
     }
 
     /// Which of the host's stores this is.
@@ -85,16 +108,22 @@ impl Store {
         self.id
     }
 
-    /// What an operator should know about this server: eviction, persistence.
+    /// What an operator should know about this server, as it was at the start: eviction, persistence.
     #[must_use]
     pub fn server_notes(&self) -> Vec<String> {
-        Vec::new()
+        self.notes.to_vec()
     }
 
     /// Where it is, without password, for people.
     #[must_use]
     pub fn address(&self) -> &str {
-        ""
+        self.link.address()
+    }
+
+    /// The names of what lies there.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// One round trip.
@@ -102,7 +131,16 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn ping(&self) -> Result<Duration, Error> {
-        Ok(Duration::ZERO)
+        let start = Instant::now();
+        self.link.command("a ping", &redis::cmd("PING")).await?;
+        Ok(start.elapsed())
+    }
+
+    /// A handle whose scripts take `now` for the time, in place of the server's clock. For tests of what happens at
+    /// an exact moment; a host never does this.
+    #[must_use]
+    pub fn at(&self, now: Timestamp) -> Self {
+        Self { at: Some(now), ..self.clone() }
     }
 }
 

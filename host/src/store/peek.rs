@@ -5,12 +5,20 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+
+use super::link::is_no_script;
+use super::script::{self, Reply};
 use super::{Error, Reservation, Reserve, Store};
 
 /// A connection of its own that sleeps until a queue has a job.
 #[derive(Debug)]
 pub struct Peek {
+    store: Store,
     queue: String,
+    connection: Option<MultiplexedConnection>,
 }
 
 impl Peek {
@@ -23,14 +31,57 @@ impl Peek {
     /// Sleeps until the queue has a job or `timeout` has passed, then reserves. The reserve is on its way before the
     /// sleep begins, so the slots it asks for are promised to this call until it returns.
     ///
-    /// Not cancel-safe for free: dropping the future closes the connection. If a job arrived in that very moment it
-    /// is leased to nobody and comes back when its lease ends. The next call opens a new connection.
+    /// Dropping the future closes the connection, and with it the promise. Only if a job arrived in that very moment
+    /// it is leased to nobody, and comes back when its lease ends. The next call opens a new connection.
     ///
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn wait(&mut self, timeout: Duration, reserve: &Reserve) -> Result<Reservation, Error> {
-        let _ = (timeout, reserve);
-        Ok(Reservation::default())
+        let link = &self.store.link;
+        // Out of `self` for the time being: a future that is dropped half-way takes the connection with it.
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let mut connection = link.own().await?;
+                script::TURN.load_async(&mut connection).await.map_err(|error| link.error("a script load", &error))?;
+                connection
+            }
+        };
+        let ready = self.store.keys.ready(&self.queue);
+        let mut peek = redis::cmd("BLMOVE");
+        // From the head to the head: it takes nothing.
+        peek.arg(&ready).arg(&ready).arg("LEFT").arg("LEFT").arg(timeout.as_secs_f64());
+        let (call, lanes) = self.store.turn_call(&[], Some(reserve));
+        let mut pipeline = redis::pipe();
+        pipeline.add_command(peek).add_command(call.into_command());
+        let limit = timeout.saturating_add(link.command_timeout());
+        let answers = tokio::time::timeout(limit, connection.send_packed_commands(&pipeline, 0, 2)).await;
+        let mut answers = match answers {
+            Ok(Ok(answers)) => answers,
+            Ok(Err(error)) => return Err(link.error("a peek", &error)),
+            Err(_) => {
+                let address = link.address().to_owned();
+                return Err(Error::TimedOut { address, what: "a peek", after: limit });
+            }
+        };
+        // The peek's own answer says nothing that the reserve does not; a list of the wrong type is told by it too.
+        let answer = answers.pop().unwrap_or_default();
+        let answer = match answer {
+            Value::ServerError(error) => {
+                let error = error.into();
+                if !is_no_script(&error) {
+                    return Err(link.error("a peek", &error));
+                }
+                // SCRIPT FLUSH while it slept: the new connection loads the script again.
+                let call = self.store.turn_call(&[], Some(reserve)).0;
+                link.script("a peek", &script::TURN, call.command()).await?
+            }
+            answer => answer,
+        };
+        self.connection = Some(connection);
+        let mut reply = Reply::new(answer, link.address(), "a peek");
+        reply.next()?;
+        self.store.reservation(reply.nested()?, &lanes, Some(reserve))
     }
 }
 
@@ -46,13 +97,59 @@ pub enum Signal {
 }
 
 /// The messages of the wake channel.
-#[derive(Debug)]
-pub struct Signals;
+pub struct Signals {
+    store: Store,
+    stream: Option<redis::aio::PubSubStream>,
+    pause: Duration,
+}
+
+impl std::fmt::Debug for Signals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signals").field("is_subscribed", &self.stream.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// First and longest pause before the channel is subscribed again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 impl Signals {
-    /// The next message. Never ends: it reconnects by itself. Cancel-safe.
+    /// The next message. Never ends: it subscribes again by itself, and says so. Cancel-safe.
     pub async fn next(&mut self) -> Signal {
-        std::future::pending().await
+        loop {
+            let Some(stream) = &mut self.stream else {
+                match self.store.link.listen(&self.store.keys.wake()).await {
+                    Ok(listener) => {
+                        self.stream = Some(listener.into_on_message());
+                        self.pause = PAUSES.0;
+                        return Signal::Resubscribed;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "wake channel not subscribed");
+                        tokio::time::sleep(self.pause).await;
+                        self.pause = self.pause.saturating_mul(2).min(PAUSES.1);
+                        continue;
+                    }
+                }
+            };
+            match stream.next().await {
+                Some(message) => {
+                    if let Some(signal) = parse(message.get_payload_bytes()) {
+                        return signal;
+                    }
+                }
+                None => self.stream = None,
+            }
+        }
+    }
+}
+
+/// A message of the channel; what is not understood comes from a newer host and is skipped.
+fn parse(message: &[u8]) -> Option<Signal> {
+    let (word, number) = std::str::from_utf8(message).ok()?.split_once(' ')?;
+    match word {
+        "due" => number.parse().ok().map(Signal::Due),
+        "rev" => number.parse().ok().map(Signal::Rev),
+        _ => None,
     }
 }
 
@@ -60,13 +157,13 @@ impl Store {
     /// A blocking peek at `queue`; the connection is made by the first [`Peek::wait`].
     #[must_use]
     pub fn peek(&self, queue: &str) -> Peek {
-        Peek { queue: queue.to_owned() }
+        Peek { store: self.clone(), queue: queue.to_owned(), connection: None }
     }
 
     /// The wake channel; the connection is made by the first [`Signals::next`].
     #[must_use]
     pub fn subscribe(&self) -> Signals {
-        Signals
+        Signals { store: self.clone(), stream: None, pause: PAUSES.0 }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::script::{self, Lanes, Reply};
 use super::{Error, Store};
 use crate::clock::Timestamp;
 use crate::job::{JobId, JobState};
@@ -102,17 +103,60 @@ pub struct QueueInfo {
     pub counters: Vec<(String, u64)>,
 }
 
+/// What a page shows of a row: everything but payload, result and log, which may be large.
+const PAGE_FIELDS: &[&str] = &[
+    "type",
+    "queue",
+    "status",
+    "run_at_nano",
+    "timeout_nano",
+    "created_at_nano",
+    "attempts",
+    "max_attempts",
+    "last_error",
+    "error_kind",
+    "failed_at_nano",
+    "deliveries",
+    "lease_expires_at_nano",
+    "digest",
+    "node",
+    "finished_at_nano",
+    "dlq_reason",
+    "dlq_failed_at_nano",
+    "idempotency_key",
+    "progress",
+    "progress_message",
+    "wall_us",
+    "cpu_us",
+];
+/// Most rows of a page.
+const PAGE_MAX: usize = 1000;
+/// Structures looked into for a page; more of them than this are left for the next page.
+const STRUCTURES_MAX: usize = 50;
+/// States that have a structure, in the order in which they are listed.
+const LISTED: [JobState; 5] = [JobState::Inflight, JobState::Ready, JobState::Scheduled, JobState::Dlq, JobState::Done];
+/// Pause between two looks at a job that is waited for.
+const WAIT_PAUSE: Duration = Duration::from_millis(50);
+
 impl Store {
     /// One job with every field; `None` when there is no such job.
     ///
     /// # Errors
     /// When Redis cannot be reached, or the key is not a hash.
     pub async fn job(&self, id: &JobId) -> Result<Option<JobRecord>, Error> {
-        let _ = id;
-        Ok(None)
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.keys.job(id));
+        let answer = self.link.command("a job's record", &command).await?;
+        let mut reply = Reply::new(answer, self.address(), "a job's record");
+        let mut fields = Vec::with_capacity(reply.len() / 2);
+        while !reply.is_empty() {
+            fields.push((reply.text()?, reply.bytes()?));
+        }
+        Ok((!fields.is_empty()).then(|| JobRecord { id: Some(id.clone()), fields }))
     }
 
     /// A page of jobs: of one queue or of all known ones, in one state or in all, at most `limit` (up to 1,000).
+    /// Done and dead jobs come with the newest first. While jobs move, a page may miss or repeat one.
     ///
     /// # Errors
     /// When the cursor is not one of ours, or Redis cannot be reached.
@@ -123,8 +167,81 @@ impl Store {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Page, Error> {
-        let _ = (queue, state, cursor, limit);
-        Ok(Page::default())
+        let limit = limit.clamp(1, PAGE_MAX);
+        let queues = match queue {
+            Some(queue) => {
+                crate::job::check_name("queue", queue).map_err(Error::Refused)?;
+                vec![queue.to_owned()]
+            }
+            None => self.queue_names().await?,
+        };
+        let states: Vec<JobState> = LISTED.into_iter().filter(|s| state.is_none_or(|wanted| wanted == *s)).collect();
+        let places: Vec<(JobState, &String)> =
+            states.iter().flat_map(|state| queues.iter().map(|queue| (*state, queue))).collect();
+        let (mut at, mut offset) = start(cursor, &places)?;
+        let mut page = Page::default();
+        for _ in 0..STRUCTURES_MAX {
+            let Some((state, queue)) = places.get(at) else { return Ok(page) };
+            let wanted = limit - page.jobs.len();
+            let read = self.page_of(*state, queue, offset, wanted, &mut page.jobs).await?;
+            if read < wanted {
+                at += 1;
+                offset = 0;
+            } else {
+                offset += read;
+            }
+            if page.jobs.len() >= limit {
+                break;
+            }
+        }
+        page.next = places.get(at).map(|(state, queue)| format!("{state}.{offset}.{queue}"));
+        Ok(page)
+    }
+
+    /// Reads up to `limit` entries of a structure from `offset` on; answers how many entries there were.
+    async fn page_of(
+        &self,
+        state: JobState,
+        queue: &str,
+        offset: usize,
+        limit: usize,
+        jobs: &mut Vec<JobRecord>,
+    ) -> Result<usize, Error> {
+        let mut lanes = Lanes::default();
+        lanes.place(queue);
+        let mut call = self.call(&script::LIST, &lanes, &[]);
+        call.arg(state.as_str()).arg(offset).arg(limit).arg(PAGE_FIELDS.len());
+        for field in PAGE_FIELDS {
+            call.arg(*field);
+        }
+        let mut reply = self.send("a page of jobs", &script::LIST, &call).await?;
+        let read = reply.count()? as usize;
+        while !reply.is_empty() {
+            let id = JobId::from_bytes(&reply.bytes()?);
+            let mut row = reply.nested()?;
+            let mut fields = Vec::new();
+            for name in PAGE_FIELDS {
+                if let redis::Value::BulkString(value) = row.next()? {
+                    fields.push(((*name).to_owned(), value));
+                }
+            }
+            jobs.push(JobRecord { id: Some(id), fields });
+        }
+        Ok(read)
+    }
+
+    async fn queue_names(&self) -> Result<Vec<String>, Error> {
+        let mut command = redis::cmd("SMEMBERS");
+        command.arg(self.keys.queues());
+        let answer = self.link.command("the list of queues", &command).await?;
+        let mut reply = Reply::new(answer, self.address(), "the list of queues");
+        let mut names = Vec::with_capacity(reply.len());
+        while !reply.is_empty() {
+            names.push(reply.text()?);
+        }
+        names.retain(|name| crate::job::check_name("queue", name).is_ok());
+        names.sort();
+        Ok(names)
     }
 
     /// Every known queue in numbers, by name.
@@ -132,7 +249,29 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
-        Ok(Vec::new())
+        let names = self.queue_names().await?;
+        let mut found = Vec::with_capacity(names.len());
+        for piece in names.chunks(STRUCTURES_MAX) {
+            let mut lanes = Lanes::default();
+            for name in piece {
+                lanes.place(name);
+            }
+            let call = self.call(&script::QUEUES, &lanes, &[]);
+            let mut reply = self.send("the queues' numbers", &script::QUEUES, &call).await?;
+            for name in piece {
+                let mut row = reply.nested()?;
+                let mut number = || row.number().map(i64::unsigned_abs);
+                let (ready, scheduled, inflight, done, dlq) = (number()?, number()?, number()?, number()?, number()?);
+                let mut totals = row.nested()?;
+                let mut counters = Vec::new();
+                while !totals.is_empty() {
+                    counters.push((totals.text()?, totals.text()?.parse().unwrap_or(0)));
+                }
+                counters.sort();
+                found.push(QueueInfo { name: name.clone(), ready, scheduled, inflight, done, dlq, counters });
+            }
+        }
+        Ok(found)
     }
 
     /// Waits until the job has ended, at most `limit`; answers its record as it is then, `None` when there is no such
@@ -141,7 +280,38 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn wait_final(&self, id: &JobId, limit: Duration) -> Result<Option<JobRecord>, Error> {
-        let _ = limit;
-        self.job(id).await
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut status = redis::cmd("HGET");
+        status.arg(self.keys.job(id)).arg("status");
+        loop {
+            let answer = self.link.command("a job's status", &status).await?;
+            let is_final = match &answer {
+                redis::Value::BulkString(word) => {
+                    std::str::from_utf8(word).ok().and_then(JobState::parse).is_some_and(JobState::is_final)
+                }
+                _ => true,
+            };
+            let now = tokio::time::Instant::now();
+            if is_final || now >= deadline {
+                return self.job(id).await;
+            }
+            tokio::time::sleep(WAIT_PAUSE.min(deadline - now)).await;
+        }
     }
+}
+
+/// Where a cursor points to: a structure and an offset in it.
+fn start(cursor: Option<&str>, places: &[(JobState, &String)]) -> Result<(usize, usize), Error> {
+    let Some(cursor) = cursor else { return Ok((0, 0)) };
+    let bad = || Error::Refused(format!("`{}` is no cursor of a page of jobs", crate::job::visible(cursor)));
+    let mut parts = cursor.splitn(3, '.');
+    let state = parts.next().and_then(JobState::parse).ok_or_else(bad)?;
+    let offset = parts.next().and_then(|n| n.parse().ok()).ok_or_else(bad)?;
+    let queue = parts.next().ok_or_else(bad)?;
+    // A queue may have appeared or gone since: go on at the next place in the same order.
+    let rank = |state: JobState| LISTED.iter().position(|s| *s == state);
+    let found = places.iter().position(|(s, q)| (rank(*s), q.as_str()) >= (rank(state), queue));
+    let at = found.unwrap_or(places.len());
+    let is_same = places.get(at).is_some_and(|(s, q)| *s == state && q.as_str() == queue);
+    Ok((at, if is_same { offset } else { 0 }))
 }

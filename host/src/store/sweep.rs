@@ -2,7 +2,8 @@
 //!
 //! Next: `lua/sweep.lua`, and `maintenance` for who calls it.
 
-use super::{Error, SetAside, Store};
+use super::script::{self, Lanes};
+use super::{Error, SetAside, Store, turn};
 
 /// What a sweep found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +38,23 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn sweep(&self, queues: &[String]) -> Result<Swept, Error> {
-        let _ = queues;
-        Ok(Swept::default())
+        let mut lanes = Lanes::default();
+        for queue in queues {
+            lanes.place(queue);
+        }
+        let call = self.call(&script::SWEEP, &lanes, &[]);
+        let mut reply = self.send("a sweep", &script::SWEEP, &call).await?;
+        Ok(Swept {
+            now_ms: reply.number()?,
+            rev: reply.text()?.parse().unwrap_or(0),
+            scripts_check: reply.text()?,
+            next_due_ms: reply.text()?.parse().ok(),
+            reclaimed: reply.count()?,
+            promoted: reply.count()?,
+            dropped: reply.count()?,
+            is_more: reply.count()? == 1,
+            set_aside: turn::set_aside(reply.nested()?, &lanes)?,
+            broken: turn::broken(reply.nested()?, &lanes)?,
+        })
     }
 }

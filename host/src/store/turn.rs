@@ -7,10 +7,21 @@
 
 use std::time::Duration;
 
-use super::{Error, Store};
-use crate::effects::Effects;
-use crate::job::{JobId, Reserved};
+use redis::Value;
+
+use super::script::{self, Call, Lanes, Reply};
+use super::{Error, RESERVE_MAX, SETTLE_MAX, Store};
+use crate::clock::Timestamp;
+use crate::effects::{Effect, Effects};
+use crate::job::{JobId, MAX_ATTEMPTS, Reserved, TIMEOUT_MAX};
 use crate::jumpscript::Digest;
+
+/// Longest lease.
+pub const LEASE_MAX: Duration = Duration::from_secs(3600);
+/// Longest delay or time to live of one write: a hundred years, so that sums stay exact in a script.
+const DELAY_MS_MAX: u64 = 100 * 365 * 86_400 * 1000;
+/// Most fields one command of a script sets; longer lists are split. Lua's stack holds some thousand values.
+const FIELDS_MAX: usize = 1000;
 
 /// A queue and its share of one reserve.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,25 +182,154 @@ pub struct Turn {
 }
 
 impl Store {
-    /// Settles a batch, then reserves a batch, in one script.
+    /// Settles a batch (at most [`SETTLE_MAX`]), then reserves a batch, in one script.
     ///
     /// A call whose answer was lost is repeated without its reserve; settles are safe to repeat. What the lost answer
     /// had handed out comes back when its lease ends.
     ///
     /// # Errors
     /// When Redis cannot be reached; then nothing or everything was written, and the same settles may be sent again.
+    /// When there are more settles than [`SETTLE_MAX`]; then nothing was sent.
     pub async fn turn(&self, settles: &[Settle], reserve: Option<&Reserve>) -> Result<Turn, Error> {
-        let _ = (settles, reserve);
-        Ok(Turn::default())
+        if settles.len() > SETTLE_MAX {
+            return Err(Error::Refused(format!("{} settles in one turn, at most {SETTLE_MAX}", settles.len())));
+        }
+        let (call, lanes) = self.turn_call(settles, reserve);
+        let answer = match self.link.script("a turn", &script::TURN, call.command()).await {
+            Err(Error::Unreachable { .. }) if !settles.is_empty() => {
+                let (again, _) = self.turn_call(settles, None);
+                self.link.script("a turn", &script::TURN, again.command()).await
+            }
+            other => other,
+        };
+        let mut reply = Reply::new(answer?, self.address(), "a turn");
+        let mut answers = reply.nested()?;
+        let settled = settles.iter().map(|_| settled(&mut answers)).collect::<Result<_, _>>()?;
+        let reserved = self.reservation(reply.nested()?, &lanes, reserve)?;
+        Ok(Turn { settled, reserved })
+    }
+
+    /// The call of a turn, and its queues.
+    pub(super) fn turn_call<'a>(&self, settles: &'a [Settle], reserve: Option<&'a Reserve>) -> (Call, Lanes<'a>) {
+        let mut lanes = Lanes::default();
+        for settle in settles {
+            lanes.place(&settle.queue);
+            for effect in settle.effects.as_slice() {
+                if let Effect::Enqueue(job) = effect {
+                    lanes.place(&job.queue);
+                }
+            }
+        }
+        for share in reserve.iter().flat_map(|reserve| &reserve.queues) {
+            lanes.place(&share.queue);
+        }
+        let mut call = self.call(&script::TURN, &lanes, &[]);
+        call.arg(settles.len());
+        for settle in settles {
+            write_settle(&mut call, &mut lanes, settle);
+        }
+        match reserve {
+            None => {
+                call.arg(0);
+            }
+            Some(reserve) => write_reserve(&mut call, &mut lanes, reserve),
+        }
+        (call, lanes)
+    }
+
+    /// Reads the answer of `lua/reserve.lua`.
+    pub(super) fn reservation(
+        &self,
+        mut reply: Reply,
+        lanes: &Lanes<'_>,
+        reserve: Option<&Reserve>,
+    ) -> Result<Reservation, Error> {
+        if reply.is_empty() {
+            return Ok(Reservation::default());
+        }
+        let token = reserve.map(|reserve| reserve.token.as_str()).unwrap_or_default();
+        let now_ms = reply.number()?;
+        let rev = reply.text()?.parse().unwrap_or(0);
+        let next_due_ms = reply.text()?.parse().ok();
+        let mut entries = reply.nested()?;
+        let mut jobs = Vec::with_capacity(entries.len() / 13);
+        while !entries.is_empty() {
+            jobs.push(self.reserved(&mut entries, lanes, token)?);
+        }
+        let mut taken = reply.nested()?;
+        let mut taken_per_queue = Vec::with_capacity(taken.len());
+        while !taken.is_empty() {
+            taken_per_queue.push(taken.count()?);
+        }
+        let set_aside = set_aside(reply.nested()?, lanes)?;
+        let broken = broken(reply.nested()?, lanes)?;
+        Ok(Reservation { jobs, taken_per_queue, set_aside, broken, rev, next_due_ms, now_ms })
+    }
+
+    fn reserved(&self, entries: &mut Reply, lanes: &Lanes<'_>, token: &str) -> Result<Reserved, Error> {
+        let queue = lanes.name(entries.count()? as usize);
+        let id = JobId::from_bytes(&entries.bytes()?);
+        let job_type = entries.text()?;
+        let payload = entries.bytes()?;
+        let attempts = entries.count()?;
+        let max_attempts = match entries.count()? {
+            0 => MAX_ATTEMPTS,
+            n => n,
+        };
+        // The script let digits through only; more of them than a number holds are more than the longest timeout.
+        let timeout = match entries.text()?.parse::<u64>() {
+            Ok(0) => None,
+            Ok(nanos) => Some(Duration::from_nanos(nanos).min(TIMEOUT_MAX)),
+            Err(_) => Some(TIMEOUT_MAX),
+        };
+        let created_at = entries.text()?.parse().ok().filter(|nanos| *nanos > 0).map(Timestamp::from_nanos);
+        let deliveries = entries.count()?;
+        let live = entries.text()?;
+        let content_type = entries.text()?;
+        let metadata = script::metadata_pairs(&entries.bytes()?);
+        let pin = entries.text()?;
+        let digest = if pin.is_empty() { &live } else { &pin }.parse().ok();
+        let token = token.to_owned();
+        let store = self.id;
+        Ok(Reserved {
+            store,
+            id,
+            queue,
+            job_type,
+            payload,
+            content_type,
+            token,
+            attempts,
+            max_attempts,
+            deliveries,
+            timeout,
+            created_at,
+            digest,
+            metadata,
+        })
     }
 
     /// Moves the end of leases to `lease` from now. One answer per lease, in their order.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// When Redis cannot be reached, or the lease is shorter than a millisecond.
     pub async fn extend(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Settled>, Error> {
-        let _ = (leases, lease);
-        Ok(Vec::new())
+        let mut answers = Vec::with_capacity(leases.len());
+        let length = lease_ms(lease)?;
+        for piece in leases.chunks(SETTLE_MAX) {
+            let mut lanes = Lanes::default();
+            let places: Vec<usize> = piece.iter().map(|lease| lanes.place(&lease.queue)).collect();
+            let mut call = self.call(&script::EXTEND, &lanes, &[]);
+            call.arg(length).arg(piece.len());
+            for (lease, place) in piece.iter().zip(places) {
+                call.arg(place).arg(lease.id.as_bytes()).arg(&lease.token);
+            }
+            let mut reply = self.send("a lease extension", &script::EXTEND, &call).await?;
+            for _ in piece {
+                answers.push(settled(&mut reply)?);
+            }
+        }
+        Ok(answers)
     }
 
     /// Notes how far a running job has come, if the lease still holds.
@@ -197,7 +337,131 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn progress(&self, lease: &Lease, percent: u8, message: &str) -> Result<Settled, Error> {
-        let _ = (lease, percent, message);
-        Ok(Settled::Applied)
+        let mut call = self.call(&script::PROGRESS, &Lanes::default(), &[]);
+        call.arg(lease.id.as_bytes()).arg(&lease.token).arg(percent.min(100)).arg(message);
+        settled(&mut self.send("a progress note", &script::PROGRESS, &call).await?)
     }
+}
+
+/// A lease in milliseconds.
+fn lease_ms(lease: Duration) -> Result<u64, Error> {
+    match u64::try_from(lease.as_millis()) {
+        Ok(ms) if ms > 0 && lease <= LEASE_MAX => Ok(ms),
+        _ => Err(Error::Refused(format!("the lease is {lease:?}, must be between 1ms and {LEASE_MAX:?}"))),
+    }
+}
+
+fn write_settle<'a>(call: &mut Call, lanes: &mut Lanes<'a>, settle: &'a Settle) {
+    call.arg(lanes.place(&settle.queue)).arg(settle.id.as_bytes()).arg(&settle.token);
+    match &settle.end {
+        End::Done { result, ttl } => call.arg("D").arg(result).arg(ttl.as_secs().max(1)),
+        End::Retry { attempts, error, kind, after } => {
+            let delay = u64::try_from(after.as_millis()).unwrap_or(u64::MAX).min(DELAY_MS_MAX);
+            call.arg("R").arg(*attempts).arg(error).arg(*kind).arg(delay)
+        }
+        End::Dlq { attempts, error, kind, reason } => {
+            let reason = if reason.is_empty() { "failed" } else { reason };
+            call.arg("F").arg(*attempts).arg(error).arg(*kind).arg(reason)
+        }
+        End::Release => call.arg("L"),
+    };
+    call.arg(settle.fields.len());
+    for (name, value) in &settle.fields {
+        call.arg(*name).arg(value);
+    }
+    match &settle.digest {
+        None => call.arg(""),
+        Some(digest) => call.arg(digest.to_string()),
+    };
+    write_effects(call, lanes, &settle.effects);
+}
+
+/// Effects as `lua/effects.lua` reads them.
+fn write_effects<'a>(call: &mut Call, lanes: &mut Lanes<'a>, effects: &'a Effects) {
+    let effects = effects.as_slice();
+    let pieces = |effect: &Effect| match effect {
+        Effect::SetFields { fields, .. } => fields.len().div_ceil(FIELDS_MAX),
+        _ => 1,
+    };
+    call.arg(effects.iter().map(pieces).sum::<usize>());
+    for effect in effects {
+        match effect {
+            Effect::SetFields { key, fields } => {
+                for piece in fields.chunks(FIELDS_MAX) {
+                    call.arg("F").arg(key.as_bytes()).arg(piece.len());
+                    for (name, value) in piece {
+                        call.arg(name).arg(value);
+                    }
+                }
+            }
+            Effect::SetString { key, value } => {
+                call.arg("S").arg(key.as_bytes()).arg(value);
+            }
+            Effect::Push { key, value, cap } => {
+                call.arg("P").arg(key.as_bytes()).arg(value).arg(*cap);
+            }
+            Effect::Publish { channel, message } => {
+                call.arg("U").arg(channel.as_bytes()).arg(message);
+            }
+            Effect::Expire { key, ttl } => {
+                let ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, DELAY_MS_MAX);
+                call.arg("X").arg(key.as_bytes()).arg(ms);
+            }
+            Effect::Delete { key } => {
+                call.arg("D").arg(key.as_bytes());
+            }
+            Effect::Enqueue(job) => {
+                let id = job.id.clone().unwrap_or_else(JobId::generate);
+                let place = lanes.place(&job.queue);
+                call.arg("E").job(place, id.as_bytes(), job);
+            }
+        }
+    }
+}
+
+fn write_reserve<'a>(call: &mut Call, lanes: &mut Lanes<'a>, reserve: &'a Reserve) {
+    // A lease out of range is brought into it: the configuration has refused it long before.
+    let lease = lease_ms(reserve.lease.clamp(Duration::from_millis(1), LEASE_MAX)).unwrap_or(1);
+    call.arg(1).arg(reserve.limit.min(RESERVE_MAX)).arg(lease).arg(&reserve.token).arg(&reserve.node);
+    call.arg(u8::from(reserve.sweep)).arg(reserve.queues.len());
+    for share in &reserve.queues {
+        let place = lanes.place(&share.queue);
+        call.arg(place).arg(share.take);
+    }
+}
+
+/// One answer of `lua/settle.lua` or `lua/fence.lua`.
+fn settled(reply: &mut Reply) -> Result<Settled, Error> {
+    let answer = match reply.next()? {
+        Value::Int(0) => Settled::Applied,
+        Value::Int(1) => Settled::Repeated,
+        Value::Int(2) => Settled::LeaseLost(Lost::NotInflight),
+        Value::Int(3) => Settled::LeaseLost(Lost::Expired),
+        Value::Int(_) => Settled::LeaseLost(Lost::Mismatch),
+        Value::BulkString(text) => Settled::Refused(String::from_utf8_lossy(&text).into_owned()),
+        other => Settled::Refused(format!("{other:?}")),
+    };
+    Ok(answer)
+}
+
+/// The `asides` of a script.
+pub(super) fn set_aside(mut reply: Reply, lanes: &Lanes<'_>) -> Result<Vec<SetAside>, Error> {
+    let mut found = Vec::with_capacity(reply.len() / 4);
+    while !reply.is_empty() {
+        let queue = lanes.name(reply.count()? as usize);
+        let id = JobId::from_bytes(&reply.bytes()?);
+        let reason = crate::job::visible(&reply.text()?);
+        let is_dead = reply.text()? == "1";
+        found.push(SetAside { id, queue, reason, is_dead });
+    }
+    Ok(found)
+}
+
+/// The broken queues of a script.
+pub(super) fn broken(mut reply: Reply, lanes: &Lanes<'_>) -> Result<Vec<(String, String)>, Error> {
+    let mut found = Vec::new();
+    while !reply.is_empty() {
+        found.push((lanes.name(reply.count()? as usize), reply.text()?));
+    }
+    Ok(found)
 }

@@ -1,4 +1,149 @@
 //! The queue engine against a real Redis, by operation.
-#![allow(unreachable_pub, reason = "the modules share helpers inside the one test binary")]
 
+mod e2e;
+mod jumpscripts;
 mod server_checks;
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use wasmhost::clock::Timestamp;
+use wasmhost::effects::Effects;
+use wasmhost::job::{JobId, NewJob, Reserved};
+use wasmhost::store::{End, QueueShare, Reserve, Settle, Settled, Store, new_token};
+
+use crate::support::redis::RedisServer;
+
+/// The lease of the tests, where nothing else is said.
+const LEASE: Duration = Duration::from_secs(30);
+/// Life of done rows in the tests.
+const TTL: Duration = Duration::from_secs(3600);
+
+/// A store under a random prefix with a raw connection beside it, as another program would have.
+struct Bench {
+    store: Store,
+    prefix: String,
+    raw: MultiplexedConnection,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        Self::on(RedisServer::shared()).await
+    }
+
+    async fn on(server: &RedisServer) -> Self {
+        let (store, prefix) = server.store().await;
+        Self { store, prefix, raw: server.raw().await }
+    }
+
+    /// A store that takes the moment `ms` after [`START`] for now.
+    fn at(&self, ms: i64) -> Store {
+        self.store.at(moment(ms))
+    }
+
+    /// The key of a job.
+    fn job_key(&self, id: &str) -> String {
+        format!("{}:job:{id}", self.prefix)
+    }
+
+    /// A structure of a queue.
+    fn key(&self, queue: &str, part: &str) -> String {
+        format!("{}:queue:{queue}:{part}", self.prefix)
+    }
+
+    /// Runs a raw command.
+    async fn raw<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        command.query_async(&mut self.raw).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// A field of a job, empty when it is absent.
+    async fn field(&mut self, id: &str, field: &str) -> String {
+        let key = self.job_key(id);
+        self.raw::<Option<String>>(&["HGET", &key, field]).await.unwrap_or_default()
+    }
+
+    /// A job as a foreign producer writes it: a hash of four fields (and more), and an id in `ready`.
+    async fn foreign(&mut self, queue: &str, id: &str, more: &[&str]) {
+        let (job, ready) = (self.job_key(id), self.key(queue, "ready"));
+        let mut words = vec!["HSET", &job, "type", "echo", "queue", queue, "payload", "{}", "status", "ready"];
+        words.extend(more);
+        self.raw::<i64>(&words).await;
+        self.raw::<i64>(&["RPUSH", &ready, id]).await;
+    }
+
+    /// Ends a test: everything under the prefix is as the table of keys says.
+    async fn check(&mut self) {
+        crate::support::redis::assert_consistent(&mut self.raw, &self.prefix).await;
+    }
+}
+
+/// The moment the tests of exact times begin: 2030-01-02 03:04:05.123456 UTC.
+const START: i64 = 1_893_553_445_123_456_000;
+
+/// So many milliseconds after [`START`].
+fn moment(ms: i64) -> Timestamp {
+    Timestamp::from_nanos(START + ms * 1_000_000)
+}
+
+/// A job with an id that is easy to read.
+fn job(id: &str, queue: &str) -> NewJob {
+    NewJob { id: Some(JobId::from(id)), ..NewJob::new(queue, "echo", "{}") }
+}
+
+/// A reserve of up to `limit` jobs of one queue, with everything due brought back first.
+fn ask(queue: &str, limit: u32) -> Reserve {
+    Reserve {
+        queues: vec![QueueShare { queue: queue.to_owned(), take: limit }],
+        limit,
+        lease: LEASE,
+        token: new_token(),
+        node: String::new(),
+        sweep: true,
+    }
+}
+
+/// Takes up to `limit` jobs of a queue.
+async fn take(store: &Store, queue: &str, limit: u32) -> Vec<Reserved> {
+    store.turn(&[], Some(&ask(queue, limit))).await.expect("a reserve").reserved.jobs
+}
+
+/// Takes the one job that must be there.
+async fn take_one(store: &Store, queue: &str) -> Reserved {
+    let mut jobs = take(store, queue, 1).await;
+    assert_eq!(jobs.len(), 1, "one job in {queue}");
+    jobs.remove(0)
+}
+
+/// The end of a reserved job.
+fn settle(job: &Reserved, end: End) -> Settle {
+    Settle {
+        id: job.id.clone(),
+        queue: job.queue.clone(),
+        token: job.token.clone(),
+        end,
+        fields: Vec::new(),
+        effects: Effects::none(),
+        digest: job.digest,
+    }
+}
+
+fn done(result: &str) -> End {
+    End::Done { result: result.as_bytes().to_vec(), ttl: TTL }
+}
+
+fn retry(attempts: u32, after: Duration) -> End {
+    End::Retry { attempts, error: "no luck".to_owned(), kind: "failed", after }
+}
+
+fn dlq(attempts: u32, reason: &str) -> End {
+    End::Dlq { attempts, error: "no luck".to_owned(), kind: "failed", reason: reason.to_owned() }
+}
+
+/// Settles one job.
+async fn end(store: &Store, job: &Reserved, end: End) -> Settled {
+    store.turn(&[settle(job, end)], None).await.expect("a settle").settled.remove(0)
+}

@@ -284,3 +284,47 @@ pub async fn keys_under(raw: &mut MultiplexedConnection, prefix: &str) -> Vec<St
     keys.dedup();
     keys
 }
+
+/// Asserts that every job under a prefix is in exactly one structure, the one that fits its status, that every id in a
+/// structure has its job, and that no key stands outside the table of keys. The node prefix is taken to be the prefix.
+pub async fn assert_consistent(raw: &mut MultiplexedConnection, prefix: &str) {
+    let mut wrong = Vec::new();
+    let keys = keys_under(raw, prefix).await;
+    let mut places: std::collections::BTreeMap<Vec<u8>, Vec<String>> = std::collections::BTreeMap::new();
+    for key in &keys {
+        if wasmhost::store::keys::find(prefix, prefix, key).is_none() {
+            wrong.push(format!("key `{key}` is not in the table of keys"));
+        }
+        let Some(structure) = key.strip_prefix(&format!("{prefix}:queue:")) else { continue };
+        let part = structure.rsplit(':').next().unwrap_or_default();
+        let command = match part {
+            "ready" | "dlq" | "done" => "LRANGE",
+            "scheduled" | "inflight" => "ZRANGE",
+            _ => continue,
+        };
+        let ids: Vec<Vec<u8>> =
+            redis::cmd(command).arg(key).arg(0).arg(-1).query_async(raw).await.expect("the members of a structure");
+        for id in ids {
+            let id = if part == "scheduled" && id.get(9) == Some(&b':') { id[10..].to_vec() } else { id };
+            places.entry(id).or_default().push(part.to_owned());
+        }
+    }
+    let job_prefix = format!("{prefix}:job:");
+    for key in keys.iter().filter(|key| key.starts_with(&job_prefix)) {
+        let id = key[job_prefix.len()..].as_bytes().to_vec();
+        let status: Option<String> =
+            redis::cmd("HGET").arg(key).arg("status").query_async(raw).await.unwrap_or_default();
+        let status = status.unwrap_or_default();
+        let found = places.remove(&id).unwrap_or_default();
+        if found != [status.clone()] {
+            wrong.push(format!("job `{}` has status `{status}` and is in {found:?}", String::from_utf8_lossy(&id)));
+        }
+    }
+    // The list of done jobs outlives their rows; everything else without a row is a ghost.
+    for (id, found) in places {
+        if found.iter().any(|part| part != "done") {
+            wrong.push(format!("id `{}` is in {found:?} without a job", String::from_utf8_lossy(&id)));
+        }
+    }
+    assert!(wrong.is_empty(), "prefix {prefix}:\n{}", wrong.join("\n"));
+}

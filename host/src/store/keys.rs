@@ -1,0 +1,437 @@
+//! Every Redis key of ours, in one table, and the only place where one is spelt.
+//!
+//! Invariant: a key begins with the prefix (or, for the node's hashes, the node prefix), and the variable parts have
+//! passed [`crate::job::check_name`], so two different things never meet in one key. A test prints [`TABLE`] into
+//! `docs/keys.md`; another finds no other key after everything ran.
+
+use crate::effects::Key;
+use crate::job::JobId;
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The key; `{..}` are the variable parts.
+    pub key: &'static str,
+    /// The Redis type; `-` for a channel.
+    pub kind: &'static str,
+    /// What is in it.
+    pub content: &'static str,
+    /// Who writes it.
+    pub writer: &'static str,
+    /// How long it lives, or how large it grows.
+    pub bound: &'static str,
+}
+
+const fn row(
+    key: &'static str,
+    kind: &'static str,
+    content: &'static str,
+    writer: &'static str,
+    bound: &'static str,
+) -> Row {
+    Row { key, kind, content, writer, bound }
+}
+
+/// Everything wasmhost keeps in Redis.
+pub const TABLE: &[Row] = &[
+    // Ours, under the prefix. The first seven are TaskHarbor's layout.
+    row(
+        "{prefix}:job:{id}",
+        "hash",
+        "the job. From the producer: type queue payload status created_at_nano, and where given run_at_nano timeout_nano \
+         max_attempts idempotency_key content_type pin metadata. While it lives: attempts deliveries lease_token \
+         lease_expires_at_nano digest node last_error error_kind failed_at_nano progress progress_message. At its end: \
+         result result_type finished_at_nano done_token wall_us cpu_us memory_peak log dlq_reason dlq_failed_at_nano",
+        "enqueue, turn, extend, sweep, progress; other producers",
+        "done: 24 h; dead: as its place in the DLQ; else until it ends",
+    ),
+    row(
+        "{prefix}:queue:{queue}:ready",
+        "list",
+        "ids that wait for a worker, the next one at the head",
+        "enqueue, turn, sweep; other producers",
+        "as many jobs as wait",
+    ),
+    row(
+        "{prefix}:queue:{queue}:scheduled",
+        "zset",
+        "`nanos:id` (nine digits) by Unix seconds; also read: `id` by Unix nanoseconds",
+        "enqueue, turn; other producers",
+        "as many jobs as wait",
+    ),
+    row(
+        "{prefix}:queue:{queue}:inflight",
+        "zset",
+        "ids by the end of their lease in Unix milliseconds; also read: nanoseconds",
+        "turn, extend, sweep",
+        "as many jobs as run",
+    ),
+    row(
+        "{prefix}:queue:{queue}:dlq",
+        "list",
+        "ids of dead jobs, the oldest at the head",
+        "turn, sweep",
+        "10,000 per queue or 30 days; dropped rows are counted",
+    ),
+    row(
+        "{prefix}:queue:{queue}:done",
+        "list",
+        "ids of done jobs, the newest at the tail",
+        "turn",
+        "100,000 per queue; as long as the last row in it",
+    ),
+    row(
+        "{prefix}:idem:{queue}:{key}",
+        "string",
+        "the id of the first job with this idempotency key",
+        "enqueue, turn (effects)",
+        "7 days",
+    ),
+    row(
+        "{prefix}:queue:{queue}:aside",
+        "list",
+        "`reason`, a line feed, `id`: ids that could not be run and whose record is not ours to change",
+        "turn, sweep",
+        "1,000 per queue; 30 days",
+    ),
+    row(
+        "{prefix}:queue:{queue}:counters",
+        "hash",
+        "totals: done retried dead reclaimed set_aside dlq_dropped",
+        "turn, sweep",
+        "one per queue",
+    ),
+    row(
+        "{prefix}:queues",
+        "set",
+        "names of the queues that are known",
+        "enqueue, sweep, turn (effects)",
+        "one per queue",
+    ),
+    row("{prefix}:meta", "hash", "layout: the version of this table", "start of a host", "one"),
+    row(
+        "{prefix}:wake",
+        "-",
+        "channel: `due MS` when something is due earlier than before, `rev N` after a publish",
+        "enqueue, turn, publish",
+        "-",
+    ),
+    // The node's, which other programs read: no prefix unless a node prefix is set.
+    row(
+        "workers:jumpscripts:id",
+        "hash",
+        "number -> the jumpscript's record (JSON)",
+        "publish; other programs",
+        "one field per name",
+    ),
+    row(
+        "workers:jumpscripts:name",
+        "hash",
+        "`organization__name` -> the same record",
+        "publish; other programs",
+        "one field per name",
+    ),
+    row(
+        "workers:jumpscripts:wasm",
+        "hash",
+        "digest -> Wasm bytes",
+        "publish; other programs",
+        "removed when no name means it and no row may name it",
+    ),
+    row(
+        "workers:jumpscripts:route",
+        "hash",
+        "what a job's type may say -> digest, a space, `organization/name`",
+        "publish, adopt",
+        "some fields per name",
+    ),
+    row(
+        "workers:jumpscripts:keep",
+        "hash",
+        "digest -> Unix seconds until which a row may name it",
+        "publish, turn, enqueue",
+        "one field per digest",
+    ),
+    row(
+        "workers:jumpscripts:rev",
+        "string",
+        "revision; grows with every publish, also after FLUSHALL",
+        "publish, adopt",
+        "one",
+    ),
+    row(
+        "workers:jumpscriptlastid",
+        "string",
+        "the last number given to a jumpscript, from 1000001",
+        "publish; JumpScale's clients",
+        "one",
+    ),
+    row(
+        "workers:watchdog",
+        "hash",
+        "`worker_{queue}_{node}.{n}` -> Unix seconds of its last beat; 0 while it starts",
+        "node",
+        "one field per slot group; removed on a clean stop",
+    ),
+    row(
+        "workers:heartbeat",
+        "hash",
+        "queue -> Unix seconds of the last beat of any worker of it",
+        "node",
+        "one field per queue",
+    ),
+    row(
+        "workers:sessions",
+        "hash",
+        "session id -> JSON `{start,gid,nid,pid,appname}`",
+        "node",
+        "one field per process; removed on a clean stop",
+    ),
+    row("healthcheck:status", "hash", "component -> `True` or `False`", "node", "one field per component"),
+    row(
+        "healthcheck:lastcheck",
+        "hash",
+        "component -> Unix seconds with a fraction",
+        "node",
+        "one field per component",
+    ),
+    row("healthcheck:monitoring", "hash", "results and errors (JSON), lastcheck", "node", "one"),
+    row(
+        "application",
+        "hash",
+        "application -> JSON list of process ids",
+        "node",
+        "one field per application; removed on a clean stop",
+    ),
+];
+
+/// Queue structures in the order in which scripts get them (`lua/head.lua`).
+const PARTS: [&str; 7] = ["ready", "scheduled", "inflight", "done", "dlq", "aside", "counters"];
+
+/// The keys of one prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys {
+    prefix: String,
+    /// Empty, or the node prefix and a colon.
+    node: String,
+}
+
+impl Keys {
+    /// The keys under a prefix and a node prefix (which may be empty).
+    ///
+    /// # Errors
+    /// A sentence when the prefix is empty or has characters that would make keys ambiguous.
+    pub fn new(prefix: &str, node_prefix: &str) -> Result<Self, String> {
+        crate::job::check_name("prefix", prefix)?;
+        if prefix.contains(['*', '?', '[', ' ']) {
+            return Err(format!("prefix `{prefix}` must not contain spaces or any of `*?[`"));
+        }
+        let node = if node_prefix.is_empty() {
+            String::new()
+        } else {
+            crate::job::check_name("node prefix", node_prefix)?;
+            format!("{node_prefix}:")
+        };
+        Ok(Self { prefix: prefix.to_owned(), node })
+    }
+
+    /// The prefix itself; scripts compose job hashes and idempotency keys from it.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The hash of a job.
+    #[must_use]
+    pub fn job(&self, id: &JobId) -> Vec<u8> {
+        [self.prefix.as_bytes(), b":job:", id.as_bytes()].concat()
+    }
+
+    /// The structures of a queue, in the order of `lua/head.lua`.
+    #[must_use]
+    pub fn queue(&self, queue: &str) -> [String; 7] {
+        PARTS.map(|part| format!("{}:queue:{queue}:{part}", self.prefix))
+    }
+
+    /// The list of a queue that workers wait on.
+    #[must_use]
+    pub fn ready(&self, queue: &str) -> String {
+        format!("{}:queue:{queue}:ready", self.prefix)
+    }
+
+    /// The set of known queues.
+    #[must_use]
+    pub fn queues(&self) -> String {
+        format!("{}:queues", self.prefix)
+    }
+
+    /// The version of the layout.
+    #[must_use]
+    pub fn meta(&self) -> String {
+        format!("{}:meta", self.prefix)
+    }
+
+    /// The channel that wakes hosts.
+    #[must_use]
+    pub fn wake(&self) -> String {
+        format!("{}:wake", self.prefix)
+    }
+
+    /// Jumpscript records by number.
+    #[must_use]
+    pub fn scripts_by_id(&self) -> String {
+        format!("{}workers:jumpscripts:id", self.node)
+    }
+
+    /// Jumpscript records by name.
+    #[must_use]
+    pub fn scripts_by_name(&self) -> String {
+        format!("{}workers:jumpscripts:name", self.node)
+    }
+
+    /// Code by digest.
+    #[must_use]
+    pub fn wasm(&self) -> String {
+        format!("{}workers:jumpscripts:wasm", self.node)
+    }
+
+    /// What a type means.
+    #[must_use]
+    pub fn route(&self) -> String {
+        format!("{}workers:jumpscripts:route", self.node)
+    }
+
+    /// Until when a digest is kept.
+    #[must_use]
+    pub fn keep(&self) -> String {
+        format!("{}workers:jumpscripts:keep", self.node)
+    }
+
+    /// The revision of the jumpscripts.
+    #[must_use]
+    pub fn rev(&self) -> String {
+        format!("{}workers:jumpscripts:rev", self.node)
+    }
+
+    /// The last number given to a jumpscript.
+    #[must_use]
+    pub fn last_id(&self) -> String {
+        format!("{}workers:jumpscriptlastid", self.node)
+    }
+
+    /// Beats of the worker loops.
+    #[must_use]
+    pub fn watchdog(&self) -> String {
+        format!("{}workers:watchdog", self.node)
+    }
+
+    /// Beats of the queues.
+    #[must_use]
+    pub fn heartbeat(&self) -> String {
+        format!("{}workers:heartbeat", self.node)
+    }
+
+    /// Running processes.
+    #[must_use]
+    pub fn sessions(&self) -> String {
+        format!("{}workers:sessions", self.node)
+    }
+
+    /// `status`, `lastcheck` or `monitoring` of the health checks.
+    #[must_use]
+    pub fn healthcheck(&self, part: &'static str) -> String {
+        format!("{}healthcheck:{part}", self.node)
+    }
+
+    /// Process ids by application.
+    #[must_use]
+    pub fn application(&self) -> String {
+        format!("{}application", self.node)
+    }
+
+    /// A key of a jumpscript's own, under the prefix, for effects.
+    #[must_use]
+    pub fn effect(&self, queue: &str, part: &'static str) -> Key {
+        Key::spelt(format!("{}:queue:{queue}:{part}", self.prefix))
+    }
+}
+
+/// Whether a key found in Redis is in [`TABLE`] for these prefixes; the row if it is.
+#[must_use]
+pub fn find(prefix: &str, node_prefix: &str, key: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| {
+        if row.key.starts_with("{prefix}") {
+            let pattern = row.key.replacen("{prefix}", prefix, 1);
+            matches(&pattern, key)
+        } else if node_prefix.is_empty() {
+            row.key == key
+        } else {
+            key.strip_prefix(node_prefix).and_then(|rest| rest.strip_prefix(':')) == Some(row.key)
+        }
+    })
+}
+
+/// Whether `key` fits a pattern whose `{..}` parts stand for any text (the last one also for colons).
+fn matches(pattern: &str, key: &str) -> bool {
+    let Some((fixed, rest)) = pattern.split_once('{') else { return pattern == key };
+    let Some(key) = key.strip_prefix(fixed) else { return false };
+    let Some((_, after)) = rest.split_once('}') else { return false };
+    if after.is_empty() {
+        return !key.is_empty();
+    }
+    key.match_indices(':').any(|(at, _)| at > 0 && matches(after, &key[at..]))
+}
+
+/// The text of `docs/keys.md`.
+#[must_use]
+pub fn document() -> String {
+    let mut text = String::from(
+        "# Keys in Redis\n\nGenerated from `host/src/store/keys.rs`; a test compares them. `{prefix}` is `--prefix` (`wasmhost`). The keys without it \
+         are read by other programs; `--node-prefix` sets a word and a colon before them. On a Redis Cluster both prefixes need the same hash tag.\n\n\
+         | key | type | content | written by | lives |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for row in TABLE {
+        let cells = [
+            format!("`{}`", row.key),
+            row.kind.to_owned(),
+            row.content.to_owned(),
+            row.writer.to_owned(),
+            row.bound.to_owned(),
+        ];
+        text.push_str(&format!("| {} |\n", cells.join(" | ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/keys.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, document()).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(found == document(), "docs/keys.md is not up to date; run with UPDATE_DOCS=1");
+    }
+
+    #[test]
+    fn a_key_outside_the_table_is_found_out() {
+        assert!(find("w", "", "w:job:a:b").is_some());
+        assert!(find("w", "", "w:queue:mail:ready").is_some());
+        assert!(find("w", "", "w:queue:mail:other").is_none());
+        assert!(find("w", "", "w2:job:a").is_none());
+        assert!(find("w", "n", "n:workers:watchdog").is_some());
+        assert!(find("w", "n", "workers:watchdog").is_none());
+    }
+
+    #[test]
+    fn a_prefix_that_could_match_others_is_refused() {
+        assert!(Keys::new("", "").is_err());
+        assert!(Keys::new("a:b", "").is_err());
+        assert!(Keys::new("a*", "").is_err());
+        assert!(Keys::new("{wasmhost}", "{wasmhost}").is_ok());
+    }
+}

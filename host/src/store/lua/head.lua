@@ -1,0 +1,193 @@
+-- The head of every script: the clock, the arguments, the queues, and what is done with a bad record.
+--
+-- KEYS     1 prefix of every key of ours (job hashes and idempotency keys are composed from it, they share its slot)
+--          2 wake channel   3 set of queue names   4 jumpscript routes   5 jumpscript revision
+--          6 keep times of digests   7 jumpscript records by name
+--          then, for each queue: ready, scheduled, inflight, done, dlq, aside, counters
+-- ARGV     1 seconds now, or empty to ask the server   2 nanoseconds within the second, nine digits
+--          3 number of queues, then their names, then what the script itself takes
+--
+-- Times with nanoseconds are text from end to end: a Lua number holds them only to 256 ns.
+
+local call, try = redis.call, redis.pcall
+local fmt, sub, find, match = string.format, string.sub, string.find, string.match
+
+-- These limits are compared with the Rust constants by a test.
+local DLQ_MAX = 10000
+local DLQ_DAYS = 30
+local DONE_MAX = 100000
+local ASIDE_MAX = 1000
+local ID_MAX = 1024
+local NAME_MAX = 200
+local PAYLOAD_MAX = 8388608
+local ATTEMPTS_MAX = 1000
+local ATTEMPTS_DEFAULT = 5
+local DELIVERIES_MIN = 3
+local IDEMPOTENCY_DAYS = 7
+local SCAN_MAX = 100
+
+local PREFIX, WAKE, QUEUES, ROUTE, REV, KEEP, NAMES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local JOB = PREFIX .. ':job:'
+local KEYS_FIXED, KEYS_PER_QUEUE = 7, 7
+
+local now_s, now_n = ARGV[1], ARGV[2]
+if now_s == '' then
+  local time = call('TIME')
+  now_s, now_n = time[1], fmt('%06d', time[2]) .. '000'
+end
+local now_ms = tonumber(now_s) * 1000 + tonumber(sub(now_n, 1, 3))
+local now_nano = now_s .. now_n
+
+local at = 2
+local function take()
+  at = at + 1
+  return ARGV[at]
+end
+local function take_number()
+  at = at + 1
+  return tonumber(ARGV[at])
+end
+
+local queues = {}
+for n = 1, take_number() do
+  local k = KEYS_FIXED + (n - 1) * KEYS_PER_QUEUE
+  queues[n] = {
+    index = n, name = take(),
+    ready = KEYS[k + 1], scheduled = KEYS[k + 2], inflight = KEYS[k + 3], done = KEYS[k + 4],
+    dlq = KEYS[k + 5], aside = KEYS[k + 6], counters = KEYS[k + 7],
+  }
+end
+
+local function kind(key)
+  return call('TYPE', key).ok
+end
+
+local function whole(number)
+  return fmt('%.0f', number)
+end
+
+-- Why a queue cannot be used, or false. Asked once per call: afterwards its structures can be written blindly.
+local function trouble(q)
+  if q.trouble == nil then
+    q.trouble = false
+    local parts = { q.ready, 'list', q.inflight, 'zset', q.scheduled, 'zset', q.done, 'list', q.dlq, 'list' }
+    for n = 1, #parts, 2 do
+      local found = kind(parts[n])
+      if found ~= 'none' and found ~= parts[n + 1] then
+        q.trouble = 'key `' .. parts[n] .. '` is a ' .. found .. ', must be a ' .. parts[n + 1]
+        break
+      end
+    end
+  end
+  return q.trouble
+end
+
+-- A total since the queue was made. Never worth stopping for.
+local function count(q, what, by)
+  if by > 0 then
+    try('HINCRBY', q.counters, what, by)
+  end
+end
+
+-- Records that were not run: index of the queue, id, reason, '1' when it is in the DLQ.
+local asides = {}
+local function report(q, id, reason, is_dead)
+  local n = #asides
+  asides[n + 1], asides[n + 2], asides[n + 3], asides[n + 4] = q.index, sub(id, 1, ID_MAX), reason, is_dead and '1' or '0'
+end
+
+-- Keeps an id that has no record fit to be run, without touching that record.
+local function set_aside(q, id, reason)
+  report(q, id, reason, false)
+  try('RPUSH', q.aside, reason .. '\n' .. sub(id, 1, ID_MAX))
+  try('LTRIM', q.aside, -ASIDE_MAX, -1)
+  try('EXPIRE', q.aside, DLQ_DAYS * 86400)
+  count(q, 'set_aside', 1)
+end
+
+-- Drops the oldest dead row.
+local function drop_dead(q)
+  local oldest = call('LPOP', q.dlq)
+  if oldest then
+    if try('HGET', JOB .. oldest, 'status') == 'dlq' then
+      call('DEL', JOB .. oldest)
+    end
+    count(q, 'dlq_dropped', 1)
+  end
+end
+
+-- Makes a job dead. It must have left every other structure before.
+local function dead_letter(q, id, reason, fields)
+  call('HSET', JOB .. id, 'status', 'dlq', 'queue', q.name, 'lease_token', '', 'lease_expires_at_nano', '0',
+    'run_at_nano', '0', 'dlq_reason', reason, 'dlq_failed_at_nano', now_nano, unpack(fields))
+  local length = call('RPUSH', q.dlq, id)
+  count(q, 'dead', 1)
+  -- Two, so that a list that another program filled shrinks.
+  for _ = 1, math.min(2, length - DLQ_MAX) do
+    drop_dead(q)
+  end
+end
+
+-- Digests that some row may name until a time. Written with an hour to spare, so at most once an hour each.
+local keep_until = {}
+local function keep(digest, seconds)
+  if digest and digest ~= '' and (keep_until[digest] or 0) < seconds then
+    keep_until[digest] = seconds
+  end
+end
+local function write_keeps()
+  for digest, seconds in pairs(keep_until) do
+    local known = try('HGET', KEEP, digest)
+    if type(known) ~= 'table' and (tonumber(known or 0) or 0) < seconds then
+      call('HSET', KEEP, digest, whole(seconds + 3600))
+    end
+  end
+end
+
+local function revision()
+  local rev = try('GET', REV)
+  return type(rev) == 'string' and rev or '0'
+end
+
+-- Ids that go to the two ends of their queue, written at the end of the script in one command each.
+local function to_head(q, id)
+  q.heads = q.heads or {}
+  q.heads[#q.heads + 1] = id
+end
+local function to_tail(q, id)
+  q.tails = q.tails or {}
+  q.tails[#q.tails + 1] = id
+end
+-- A job for later: due in whole seconds and nine digits of nanoseconds.
+local function to_schedule(q, id, seconds, nanos)
+  call('ZADD', q.scheduled, seconds, nanos .. ':' .. id)
+  local due = tonumber(seconds) * 1000 + tonumber(sub(nanos, 1, 3)) + 1
+  if not q.soonest or due < q.soonest then
+    q.soonest = due
+  end
+end
+local function write_ends()
+  local soonest
+  for _, q in ipairs(queues) do
+    if q.heads then
+      -- LPUSH turns the order round; the first one is to be the head.
+      local turned, n = {}, #q.heads
+      for i = 1, n do
+        turned[i] = q.heads[n + 1 - i]
+      end
+      call('LPUSH', q.ready, unpack(turned))
+    end
+    if q.tails then
+      call('RPUSH', q.ready, unpack(q.tails))
+    end
+    if q.soonest and (not soonest or q.soonest < soonest) then
+      local first = call('ZRANGE', q.scheduled, 0, 0, 'WITHSCORES')
+      if first[2] and tonumber(first[2]) * 1000 + 1000 >= q.soonest then
+        soonest = q.soonest
+      end
+    end
+  end
+  if soonest then
+    call('PUBLISH', WAKE, 'due ' .. whole(soonest))
+  end
+end

@@ -1,0 +1,18 @@
+-- One turn of a host: ends a batch of attempts, then takes a batch of jobs.
+--
+-- KEYS     head.lua
+-- ARGV     head.lua, then settle.lua, then reserve.lua
+-- Returns  answers of settle.lua; answer of reserve.lua, nil when none was wanted
+
+local answers = settle()
+-- What the settles gave back can be taken again in the same turn.
+write_ends()
+for _, q in ipairs(queues) do
+  q.heads, q.tails, q.soonest = nil, nil, nil
+end
+local reserved = false
+if take() == '1' then
+  reserved = reserve()
+end
+write_keeps()
+return { answers, reserved }

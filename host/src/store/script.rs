@@ -1,0 +1,240 @@
+//! The Lua scripts, joined from their files, and the builder of a call.
+//!
+//! Invariant: every script starts with `lua/head.lua`, and gets its keys and queues in that order.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, ToRedisArgs, Value};
+
+use super::keys::Keys;
+use super::link::Script;
+use super::{Error, Store};
+use crate::clock::Timestamp;
+use crate::job::NewJob;
+
+macro_rules! script {
+    ($name:ident, $($file:literal),+) => {
+        pub(super) static $name: Script =
+            LazyLock::new(|| redis::Script::new(concat!(include_str!("lua/head.lua") $(, include_str!(concat!("lua/", $file)))+)));
+    };
+}
+
+script!(ENQUEUE, "write_job.lua", "enqueue.lua");
+script!(TURN, "write_job.lua", "effects.lua", "fence.lua", "settle.lua", "due.lua", "reserve.lua", "turn.lua");
+script!(EXTEND, "fence.lua", "extend.lua");
+script!(PROGRESS, "fence.lua", "progress.lua");
+script!(SWEEP, "due.lua", "sweep.lua");
+script!(PUBLISH, "routes.lua", "publish.lua");
+script!(ADOPT, "routes.lua", "adopt.lua");
+script!(DROP_UNUSED, "routes.lua", "drop_unused.lua");
+script!(LIST, "list.lua");
+script!(QUEUES, "queues.lua");
+
+/// The queues of one call, each once; scripts name them by their place, from 1.
+#[derive(Default)]
+pub(super) struct Lanes<'a>(Vec<&'a str>);
+
+impl<'a> Lanes<'a> {
+    /// The place of a queue, which is added when it is new. Calls have few queues: a scan is the fastest search.
+    pub(super) fn place(&mut self, queue: &'a str) -> usize {
+        match self.0.iter().position(|known| *known == queue) {
+            Some(n) => n + 1,
+            None => {
+                self.0.push(queue);
+                self.0.len()
+            }
+        }
+    }
+
+    /// The name at a place that a script answered.
+    pub(super) fn name(&self, place: usize) -> String {
+        self.0.get(place.wrapping_sub(1)).map(|&name| name.to_owned()).unwrap_or_default()
+    }
+}
+
+/// A script call in the making.
+pub(super) struct Call {
+    command: Cmd,
+}
+
+impl Call {
+    /// The head: keys and queues. `more` are keys behind the queues' (scripts that take any have no queues).
+    pub(super) fn new(script: &Script, keys: &Keys, at: Option<Timestamp>, lanes: &Lanes<'_>, more: &[String]) -> Self {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(script.get_hash()).arg(7 + lanes.0.len() * 7 + more.len());
+        command
+            .arg(keys.prefix())
+            .arg(keys.wake())
+            .arg(keys.queues())
+            .arg(keys.route())
+            .arg(keys.rev())
+            .arg(keys.keep())
+            .arg(keys.scripts_by_name());
+        for queue in &lanes.0 {
+            for key in keys.queue(queue) {
+                command.arg(key);
+            }
+        }
+        for key in more {
+            command.arg(key);
+        }
+        match at {
+            None => command.arg("").arg(""),
+            Some(at) => command.arg(at.seconds()).arg(format!("{:09}", at.nanos_in_second())),
+        };
+        command.arg(lanes.0.len());
+        for queue in &lanes.0 {
+            command.arg(*queue);
+        }
+        Self { command }
+    }
+
+    pub(super) fn arg(&mut self, arg: impl ToRedisArgs) -> &mut Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// A job as `lua/write_job.lua` reads it.
+    pub(super) fn job(&mut self, place: usize, id: &[u8], job: &NewJob) -> &mut Self {
+        self.arg(place).arg(id).arg(&job.job_type).arg(&job.payload).arg(&job.content_type);
+        match job.run_at {
+            None => self.arg("").arg(""),
+            Some(at) => self.arg(at.seconds()).arg(format!("{:09}", at.nanos_in_second())),
+        };
+        match job.timeout {
+            None => self.arg(""),
+            Some(timeout) => self.arg(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)),
+        };
+        match job.max_attempts {
+            None => self.arg(""),
+            Some(n) => self.arg(n),
+        };
+        self.arg(job.idempotency_key.as_deref().unwrap_or("").trim());
+        match &job.pin {
+            None => self.arg(""),
+            Some(digest) => self.arg(digest.to_string()),
+        };
+        if job.metadata.is_empty() { self.arg("") } else { self.arg(metadata_text(&job.metadata)) }
+    }
+
+    pub(super) fn command(&self) -> &Cmd {
+        &self.command
+    }
+
+    pub(super) fn into_command(self) -> Cmd {
+        self.command
+    }
+}
+
+impl Store {
+    /// The head of a call of this store.
+    pub(super) fn call(&self, script: &Script, lanes: &Lanes<'_>, more: &[String]) -> Call {
+        Call::new(script, &self.keys, self.at, lanes, more)
+    }
+
+    /// Sends a call whose repetition does no harm: when the connection breaks, once more on a new one.
+    pub(super) async fn send(&self, what: &'static str, script: &Script, call: &Call) -> Result<Reply, Error> {
+        let answer = match self.link.script(what, script, call.command()).await {
+            Err(Error::Unreachable { .. }) => self.link.script(what, script, call.command()).await,
+            other => other,
+        };
+        answer.map(|value| Reply::new(value, self.address(), what))
+    }
+}
+
+/// Name and value pairs as the JSON object in a job's `metadata` field.
+fn metadata_text(metadata: &[(String, String)]) -> String {
+    let object: serde_json::Map<String, serde_json::Value> =
+        metadata.iter().map(|(name, value)| (name.clone(), serde_json::Value::String(value.clone()))).collect();
+    serde_json::Value::Object(object).to_string()
+}
+
+/// The pairs of a `metadata` field. What is no JSON object is no metadata; values that are not text are shown as JSON.
+pub(super) fn metadata_pairs(text: &[u8]) -> Vec<(String, String)> {
+    if text.is_empty() {
+        return Vec::new();
+    }
+    let Ok(object) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(text) else {
+        return Vec::new();
+    };
+    let shown = |value: serde_json::Value| match value {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    };
+    object.into_iter().map(|(name, value)| (name, shown(value))).collect()
+}
+
+/// An answer, read from front to back. A script of ours answers what it says it does; anything else is a server that
+/// is not what it seems, and an error.
+pub(super) struct Reply {
+    values: std::vec::IntoIter<Value>,
+    address: String,
+    what: &'static str,
+}
+
+impl Reply {
+    pub(super) fn new(value: Value, address: &str, what: &'static str) -> Self {
+        let values = match value {
+            Value::Array(values) => values,
+            Value::Nil => Vec::new(),
+            other => vec![other],
+        };
+        Self { values: values.into_iter(), address: address.to_owned(), what }
+    }
+
+    fn odd(&self, found: &str) -> Error {
+        let reason = format!("the answer has {found} where something else belongs");
+        Error::Server { address: self.address.clone(), what: self.what, reason }
+    }
+
+    pub(super) fn next(&mut self) -> Result<Value, Error> {
+        match self.values.next() {
+            Some(Value::ServerError(error)) => Err(self.odd(&format!("the error {error}"))),
+            Some(value) => Ok(value),
+            None => Err(self.odd("no entry")),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.len() == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// A nested answer; nothing for nil.
+    pub(super) fn nested(&mut self) -> Result<Self, Error> {
+        Ok(Self::new(self.next()?, &self.address, self.what))
+    }
+
+    pub(super) fn bytes(&mut self) -> Result<Vec<u8>, Error> {
+        match self.next()? {
+            Value::BulkString(bytes) => Ok(bytes),
+            Value::SimpleString(text) => Ok(text.into_bytes()),
+            Value::Int(number) => Ok(number.to_string().into_bytes()),
+            other => Err(self.odd(&format!("{other:?}"))),
+        }
+    }
+
+    pub(super) fn text(&mut self) -> Result<String, Error> {
+        self.bytes().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    pub(super) fn number(&mut self) -> Result<i64, Error> {
+        match self.next()? {
+            Value::Int(number) => Ok(number),
+            Value::BulkString(bytes) => {
+                let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
+                number.ok_or_else(|| self.odd(&format!("`{}`", String::from_utf8_lossy(&bytes))))
+            }
+            other => Err(self.odd(&format!("{other:?}"))),
+        }
+    }
+
+    /// A count; negative numbers do not occur.
+    pub(super) fn count(&mut self) -> Result<u32, Error> {
+        let number = self.number()?;
+        u32::try_from(number).map_err(|_| self.odd(&number.to_string()))
+    }
+}
