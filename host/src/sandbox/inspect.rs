@@ -6,7 +6,7 @@
 
 use wasmparser::component_types::ComponentEntityType;
 use wasmparser::types::{EntityType, Types};
-use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload, TypeBounds, Validator, WasmFeatures};
 
 use super::error::Error;
 use super::script::Shape;
@@ -211,7 +211,11 @@ impl<'a> Outline<'a> {
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::ComponentImportSection(imports) if depth == 1 => {
                     for import in imports {
-                        outline.imports.push(import.map_err(|error| corrupt(&error))?.name.name);
+                        let import = import.map_err(|error| corrupt(&error))?;
+                        // A name for a type that another import defines is nothing to be answered.
+                        if !matches!(import.ty, ComponentTypeRef::Type(TypeBounds::Eq(_))) {
+                            outline.imports.push(import.name.name);
+                        }
                     }
                 }
                 Payload::ComponentExportSection(exports) if depth == 1 => {
