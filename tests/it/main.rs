@@ -6,6 +6,7 @@ mod config;
 mod dev;
 mod embedded;
 mod engine;
+mod sandbox;
 mod scripts_folder;
 mod support;
 mod watch;

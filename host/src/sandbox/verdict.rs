@@ -16,8 +16,10 @@ const POOL_RETRY: Duration = Duration::from_millis(250);
 /// So many frames of one function in a backtrace mean runaway recursion.
 const RECURSION_FRAMES_MIN: usize = 6;
 /// Frames that say how Rust panics, not where.
-const PANIC_FRAMES: [&str; 9] = [
+const PANIC_FRAMES: [&str; 11] = [
+    "abort",
     "rust_panic",
+    "std::process::",
     "std::panicking::",
     "core::panicking::",
     "std::sys::",

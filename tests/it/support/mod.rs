@@ -3,5 +3,6 @@
 #![allow(dead_code, reason = "a helper may wait for its second user")]
 
 pub mod docs;
+pub mod guests;
 pub mod program;
 pub mod redis;
