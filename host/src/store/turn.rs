@@ -194,6 +194,9 @@ impl Store {
         if settles.len() > SETTLE_MAX {
             return Err(Error::Refused(format!("{} settles in one turn, at most {SETTLE_MAX}", settles.len())));
         }
+        if let Some(reserve) = reserve {
+            lease_ms(reserve.lease)?;
+        }
         let (call, lanes) = self.turn_call(settles, reserve);
         let answer = match self.link.script("a turn", &script::TURN, call.command()).await {
             Err(Error::Unreachable { .. }) if !settles.is_empty() => {

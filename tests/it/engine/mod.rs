@@ -1,8 +1,18 @@
 //! The queue engine against a real Redis, by operation.
 
+mod ack;
+mod bad_records;
 mod e2e;
+mod effects;
+mod enqueue;
+mod extend_lease;
+mod fail;
 mod jumpscripts;
+mod reserve;
+mod retry;
 mod server_checks;
+mod sweep;
+mod weights;
 
 use std::time::Duration;
 

@@ -1,0 +1,200 @@
+//! Records of foreign or buggy producers: each has its stated end, and the good jobs around it run.
+
+use wasmhost::job::JobId;
+use wasmhost::store::SetAside;
+
+use super::{Bench, ask, done, end};
+
+/// How a bad record ends.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// In the DLQ, with a reason that has this word.
+    Dead(&'static str),
+    /// In the `aside` list, its record untouched.
+    Aside(&'static str),
+    /// It runs.
+    Runs,
+}
+use Fate::{Aside, Dead, Runs};
+
+const SOUND: [&str; 8] = ["type", "echo", "queue", "q", "payload", "{}", "status", "ready"];
+
+/// A record made of the sound fields, without one, with others.
+fn record(without: &str, more: &[&'static str]) -> Vec<&'static str> {
+    let mut fields: Vec<&str> =
+        SOUND.chunks(2).filter(|pair| pair[0] != without).flat_map(|pair| pair.iter().copied()).collect();
+    fields.extend(more);
+    fields
+}
+
+#[tokio::test]
+async fn every_bad_record_has_its_end_and_the_good_jobs_run() {
+    let cases: Vec<(&str, Vec<&'static str>, Fate)> = vec![
+        ("no hash", vec![], Aside("no record")),
+        ("no type", record("type", &[]), Dead("`type`")),
+        ("empty type", record("type", &["type", ""]), Dead("`type`")),
+        ("no payload", record("payload", &[]), Runs),
+        ("no queue", record("queue", &[]), Dead("`queue`")),
+        ("no status", record("status", &[]), Runs),
+        ("another queue", record("queue", &["queue", "elsewhere"]), Runs),
+        ("attempts -1", record("", &["attempts", "-1"]), Dead("`attempts`")),
+        ("attempts 2^63", record("", &["attempts", "9223372036854775808"]), Dead("`attempts`")),
+        ("attempts NaN", record("", &["attempts", "NaN"]), Dead("`attempts`")),
+        ("attempts empty", record("", &["attempts", ""]), Dead("`attempts`")),
+        ("max attempts x", record("", &["max_attempts", "x"]), Dead("`max_attempts`")),
+        ("max attempts 0", record("", &["max_attempts", "0"]), Runs),
+        ("max attempts 2^31", record("", &["max_attempts", "2147483648"]), Runs),
+        ("timeout -5", record("", &["timeout_nano", "-5"]), Dead("`timeout_nano`")),
+        ("timeout 0", record("", &["timeout_nano", "0"]), Runs),
+        ("timeout i64 max", record("", &["timeout_nano", "9223372036854775807"]), Runs),
+        ("timeout beyond u64", record("", &["timeout_nano", "99999999999999999999999"]), Runs),
+        ("run at inf", record("", &["run_at_nano", "inf"]), Dead("`run_at_nano`")),
+        ("status done", record("status", &["status", "done"]), Aside("`done`")),
+        ("status banana", record("status", &["status", "banana"]), Aside("`banana`")),
+        ("a:queue:b:ready", record("", &[]), Runs),
+        ("nul \0 line \n esc \u{1b}[2J", record("", &[]), Runs),
+        ("bad metadata", record("", &["metadata", "{not json"]), Runs),
+    ];
+    let mut bench = Bench::new().await;
+    let ready = bench.key("q", "ready");
+    for (n, (id, fields, _)) in cases.iter().enumerate() {
+        bench.foreign("q", &format!("good{n}"), &[]).await;
+        if !fields.is_empty() {
+            let key = bench.job_key(id);
+            let mut words = vec!["HSET", key.as_str()];
+            words.extend(fields);
+            bench.raw::<i64>(&words).await;
+        }
+        bench.raw::<i64>(&["RPUSH", &ready, id]).await;
+    }
+    let (mut ran, mut set_aside): (Vec<JobId>, Vec<SetAside>) = (Vec::new(), Vec::new());
+    loop {
+        let turn = bench.store.turn(&[], Some(&ask("q", 16))).await.unwrap();
+        if turn.reserved.jobs.is_empty() && turn.reserved.set_aside.is_empty() {
+            break;
+        }
+        set_aside.extend(turn.reserved.set_aside);
+        for job in turn.reserved.jobs {
+            assert_eq!(end(&bench.store, &job, done("")).await, wasmhost::store::Settled::Applied, "{}", job.id);
+            match job.id.to_string().as_str() {
+                "max attempts 0" => assert_eq!(job.max_attempts, 1, "TaskHarbor's default runs once"),
+                "max attempts 2^31" => assert_eq!(job.max_attempts, 1000),
+                "timeout 0" => assert_eq!(job.timeout, None),
+                "timeout i64 max" | "timeout beyond u64" => assert_eq!(job.timeout.unwrap().as_secs(), 86_400),
+                "no payload" => assert!(job.payload.is_empty()),
+                _ => {}
+            }
+            ran.push(job.id);
+        }
+    }
+    for (n, (id, _, fate)) in cases.iter().enumerate() {
+        assert!(ran.contains(&JobId::from(format!("good{n}").as_str())), "the good job before `{id}`");
+        let has_run = ran.contains(&JobId::from(*id));
+        let aside = set_aside.iter().find(|aside| aside.id == JobId::from(*id));
+        match fate {
+            Runs => assert!(has_run && aside.is_none(), "`{id}` runs: {aside:?}"),
+            Dead(word) => {
+                let aside = aside.unwrap_or_else(|| panic!("`{id}` is reported"));
+                assert!(!has_run && aside.is_dead && aside.reason.contains(word), "`{id}`: {aside:?}");
+                assert!(bench.field(id, "dlq_reason").await.contains(word), "`{id}`");
+            }
+            Aside(word) => {
+                let aside = aside.unwrap_or_else(|| panic!("`{id}` is reported"));
+                assert!(!has_run && !aside.is_dead && aside.reason.contains(word), "`{id}`: {aside:?}");
+            }
+        }
+    }
+    assert!(bench.store.job(&JobId::from("no hash")).await.unwrap().is_none(), "no hash is made for an id without one");
+    let n_aside = cases.iter().filter(|case| matches!(case.2, Aside(_))).count();
+    // A queue that only foreign producers use is known from the first sweep on.
+    bench.store.sweep(&["q".to_owned()]).await.unwrap();
+    let info = bench.store.queues().await.unwrap();
+    let counted = info.iter().find(|info| info.name == "q").unwrap().counters.clone();
+    assert!(counted.contains(&("set_aside".to_owned(), n_aside as u64)), "{counted:?}");
+    // What was set aside was not changed, so these two are as their producer left them: in no structure.
+    for id in ["status done", "status banana"] {
+        let key = bench.job_key(id);
+        bench.raw::<i64>(&["DEL", &key]).await;
+    }
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn an_id_that_stands_twice_runs_once() {
+    let mut bench = Bench::new().await;
+    let ready = bench.key("q", "ready");
+    bench.foreign("q", "twin", &[]).await;
+    bench.raw::<i64>(&["RPUSH", &ready, "twin"]).await;
+    let first = bench.store.turn(&[], Some(&ask("q", 1))).await.unwrap().reserved;
+    assert_eq!(first.jobs.len(), 1);
+    let second = bench.store.turn(&[], Some(&ask("q", 8))).await.unwrap().reserved;
+    assert!(second.jobs.is_empty());
+    assert!(second.set_aside[0].reason.contains("twice"), "{:?}", second.set_aside);
+    end(&bench.store, &first.jobs[0], done("")).await;
+    bench.check().await;
+    // Also within one batch.
+    bench.foreign("q", "pair", &[]).await;
+    bench.raw::<i64>(&["RPUSH", &ready, "pair"]).await;
+    let batch = bench.store.turn(&[], Some(&ask("q", 8))).await.unwrap().reserved;
+    assert_eq!((batch.jobs.len(), batch.set_aside.len()), (1, 1));
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn keys_of_the_wrong_type_are_set_aside() {
+    let mut bench = Bench::new().await;
+    let ready = bench.key("q", "ready");
+    let (text, list) = (bench.job_key("text"), bench.job_key("list"));
+    bench.raw::<()>(&["SET", &text, "x"]).await;
+    bench.raw::<i64>(&["RPUSH", &list, "x"]).await;
+    for id in ["text", "list"] {
+        bench.raw::<i64>(&["RPUSH", &ready, id]).await;
+    }
+    bench.foreign("q", "good", &[]).await;
+    let reserved = bench.store.turn(&[], Some(&ask("q", 8))).await.unwrap().reserved;
+    assert_eq!(reserved.jobs.len(), 1);
+    assert_eq!(reserved.set_aside.len(), 2);
+    assert!(reserved.set_aside.iter().all(|aside| aside.reason.contains("not a hash") && !aside.is_dead));
+    assert_eq!(bench.raw::<String>(&["GET", &text]).await, "x", "it is not ours to change");
+}
+
+#[tokio::test]
+async fn an_id_that_is_empty_or_too_long_is_set_aside() {
+    let mut bench = Bench::new().await;
+    let ready = bench.key("q", "ready");
+    let long = "x".repeat(1024 * 1024);
+    for id in ["", &long] {
+        bench.raw::<i64>(&["RPUSH", &ready, id]).await;
+    }
+    bench.foreign("q", "good", &[]).await;
+    let reserved = bench.store.turn(&[], Some(&ask("q", 8))).await.unwrap().reserved;
+    assert_eq!(reserved.jobs.len(), 1);
+    let lengths: Vec<usize> = reserved.set_aside.iter().map(|aside| aside.id.as_bytes().len()).collect();
+    assert_eq!(lengths, [0, 1024], "what is kept of it is bounded");
+}
+
+#[tokio::test]
+async fn a_payload_over_the_limit_is_dead_with_its_size() {
+    let mut bench = Bench::new().await;
+    let huge = "x".repeat(8 * 1024 * 1024 + 1);
+    bench.foreign("q", "huge", &["payload", &huge]).await;
+    let reserved = bench.store.turn(&[], Some(&ask("q", 8))).await.unwrap().reserved;
+    assert!(reserved.jobs.is_empty());
+    assert!(reserved.set_aside[0].is_dead && reserved.set_aside[0].reason.contains("8388609"));
+    bench.check().await;
+}
+
+/// An operator moves a queue by renaming its list, under load.
+#[tokio::test]
+async fn a_renamed_list_is_served_where_it_lies() {
+    let mut bench = Bench::new().await;
+    bench.store.enqueue(&[super::job("a", "old"), super::job("b", "old")]).await.unwrap();
+    bench.raw::<()>(&["RENAME", &bench.key("old", "ready"), &bench.key("new", "ready")]).await;
+    let reserved = super::take(&bench.store, "new", 8).await;
+    assert_eq!(reserved.len(), 2);
+    assert_eq!(bench.field("a", "queue").await, "new");
+    for job in &reserved {
+        end(&bench.store, job, done("")).await;
+    }
+    bench.check().await;
+}
