@@ -149,6 +149,6 @@ impl Store {
 pub fn new_token() -> String {
     let mut bytes = [0_u8; 16];
     // Without an entropy source no lease is safe; the caller could not do better than stop.
-    getrandom::fill(&mut bytes).unwrap_or_else(|error| panic!("no entropy source: {error}"));
+    getrandom::fill(&mut bytes).expect("the system has a source of random bytes");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

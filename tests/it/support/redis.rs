@@ -311,7 +311,7 @@ pub async fn assert_consistent(raw: &mut MultiplexedConnection, prefix: &str) {
     }
     let job_prefix = format!("{prefix}:job:");
     for key in keys.iter().filter(|key| key.starts_with(&job_prefix)) {
-        let id = key[job_prefix.len()..].as_bytes().to_vec();
+        let id = key.as_bytes()[job_prefix.len()..].to_vec();
         let status: Option<String> =
             redis::cmd("HGET").arg(key).arg("status").query_async(raw).await.unwrap_or_default();
         let status = status.unwrap_or_default();
