@@ -22,7 +22,7 @@ use crate::maintenance::Maintenance;
 use crate::ports::{BoxFuture, Candidate, PublishError, PublishRule, Published, Publisher, Pulse};
 use crate::sandbox::{self, Compiler, Sandbox};
 use crate::scripts_folder::{Params, ScriptsFolder};
-use crate::store::embedded::Embedded;
+use crate::store::embedded::{self, Embedded};
 use crate::store::{self, NewJumpscript, Store};
 use crate::worker::{self, Worker};
 
@@ -161,6 +161,12 @@ impl Host {
     #[must_use]
     pub const fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Where its private Redis is, when it has one.
+    #[must_use]
+    pub fn embedded(&self) -> Option<&embedded::Address> {
+        self.embedded.as_ref().map(Embedded::address)
     }
 
     /// Where its Redis is, without password.

@@ -146,6 +146,12 @@ impl ScriptName {
         format!("{}__{}", self.organization, self.name)
     }
 
+    /// The shortest text that means this name: bare in organization [`OWN_ORGANIZATION`].
+    #[must_use]
+    pub fn short(&self) -> String {
+        if self.organization == OWN_ORGANIZATION { self.name.clone() } else { self.to_string() }
+    }
+
     /// The name that a field of `workers:jumpscripts:name` stands for.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage or configuration,
 //! 75 Redis away.
 
+mod dev;
 mod exec;
 mod failure;
 mod inspect;
@@ -105,6 +106,8 @@ impl Global {
 enum Command {
     /// Take jobs from the queues and run them, until a signal says stop
     Run(Box<run::RunArgs>),
+    /// Develop: a private Redis, a host, and every change of a project or Wasm file live at once
+    Dev(dev::DevArgs),
     /// Run a Wasm file once, without Redis
     Exec(exec::ExecArgs),
     /// Say what a Wasm file is, and what it needs
@@ -148,6 +151,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Exec(args) => exec::run(&global, args),
         Command::Inspect(args) => inspect::run(&global, &args),
         Command::Run(args) => wait(run::run(global, *args)),
+        Command::Dev(args) => wait(dev::run(global, args)),
         Command::Publish(args) => wait(publish::run(global, args)),
         Command::Scripts(command) => wait(scripts::run(global, command)),
         Command::Submit(args) => wait(submit::run(global, *args)),

@@ -10,8 +10,9 @@ use super::exec::read_file;
 use super::failure::FAILED;
 use super::{Failure, Global, Output, print};
 use crate::host::StorePublisher;
-use crate::jumpscript::{MANIFEST_BYTES_MAX, MANIFEST_FILE, WASM_BYTES_MAX};
+use crate::jumpscript::{MANIFEST_BYTES_MAX, WASM_BYTES_MAX};
 use crate::ports::{Candidate, PublishRule, Publisher};
+use crate::watch::manifest_beside;
 
 /// Arguments of `wasmhost publish`.
 #[derive(Debug, Args)]
@@ -80,10 +81,7 @@ fn find(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
 pub(super) fn candidate(file: &Path) -> Result<Candidate, Failure> {
     let wasm = read_file(file, WASM_BYTES_MAX)?;
     let stem = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    let beside = |name: &str| file.with_file_name(name);
-    // `NAME.toml` serves a folder of many files, `jumpscript.toml` a folder of one.
-    let manifest = [beside(&format!("{stem}.toml")), beside(MANIFEST_FILE)].into_iter().find(|path| path.is_file());
-    let manifest = manifest.map(|path| read_file(&path, MANIFEST_BYTES_MAX)).transpose()?;
+    let manifest = manifest_beside(file).map(|path| read_file(&path, MANIFEST_BYTES_MAX)).transpose()?;
     let manifest = manifest
         .map(String::from_utf8)
         .transpose()

@@ -90,7 +90,7 @@ pub(super) async fn run(global: Global, args: RunArgs) -> Result<ExitCode, Failu
 }
 
 /// Says that the host is ready, waits for a signal, drains. A second signal ends at once.
-async fn until_stopped(mut host: Host, config: &Config) -> Result<ExitCode, Failure> {
+pub(super) async fn until_stopped(mut host: Host, config: &Config) -> Result<ExitCode, Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let queues = config.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>().join(",");
