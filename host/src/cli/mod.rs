@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage or configuration,
 //! 75 Redis away.
 
+mod demo;
 mod dev;
 mod exec;
 mod failure;
@@ -122,6 +123,9 @@ enum Command {
     /// Look at jobs
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// Count what is in the text files of a repository, one job each (used by `make demo`)
+    #[command(hide = true)]
+    Demo(demo::DemoArgs),
     /// Compile a Wasm file from stdin to native code on stdout (used by the host itself)
     #[command(hide = true)]
     CompileArtifact,
@@ -151,6 +155,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Exec(args) => exec::run(&global, args),
         Command::Inspect(args) => inspect::run(&global, &args),
         Command::Run(args) => wait(run::run(global, *args)),
+        Command::Demo(args) => wait(demo::run(global, args)),
         Command::Dev(args) => wait(dev::run(global, args)),
         Command::Publish(args) => wait(publish::run(global, args)),
         Command::Scripts(command) => wait(scripts::run(global, command)),

@@ -1,0 +1,38 @@
+# Every task of this repository. Each installs what it needs first and says so.
+# The paths below target/ are promised to readers, so the folder cannot be moved.
+unexport CARGO_TARGET_DIR
+
+.PHONY: help setup build demo test lint bench audit
+.DEFAULT_GOAL := help
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-8s %s\n", $$1, $$2 }'
+
+setup: ## Install what the tests need (redis-server, Wasm targets, a C compiler for Wasm)
+	@.ci/setup test
+
+build: ## target/release/wasmhost and every shipped jumpscript as target/scripts/NAME.wasm
+	@.ci/setup build
+	@.ci/build
+
+demo: ## Count the words of every file of this repository, one job and one sandbox each
+	@.ci/setup demo
+	@.ci/build
+	@.ci/demo
+
+lint: ## Format, clippy and the documentation's links, as the tests check them
+	@.ci/setup build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
+
+test: setup lint ## Everything that must hold before a change is taken; REDIS_ADDR names a Redis to use
+	cargo test --workspace
+
+bench: setup build ## Measure the sandbox and the queue; tables here, figures in target/bench
+	cargo bench --package wasmhost --bench sandbox
+	target/release/wasmhost bench
+
+audit: ## Known faults, licences and sources of all dependencies (cargo-deny)
+	@.ci/setup audit
+	target/tools/bin/cargo-deny --all-features check
