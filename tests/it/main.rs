@@ -9,4 +9,5 @@ mod engine;
 mod sandbox;
 mod scripts_folder;
 mod support;
+mod tidy;
 mod watch;
