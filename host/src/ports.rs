@@ -172,3 +172,12 @@ impl fmt::Display for PublishError {
 }
 
 impl std::error::Error for PublishError {}
+
+/// What a worker's answers from Redis say about the published jumpscripts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The revision; 0 when nothing is published.
+    pub rev: u64,
+    /// Changes with every record, whoever wrote it.
+    pub scripts_check: String,
+}

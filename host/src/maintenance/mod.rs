@@ -15,9 +15,9 @@ use tokio::sync::watch;
 
 use crate::executor::wasm::WasmExecutor;
 use crate::jumpscript::{Digest, ScriptName};
+use crate::ports::Seen;
 use crate::shutdown;
 use crate::store::Store;
-use crate::worker::Seen;
 
 /// How often code that nothing names any more is removed.
 const DROP_PERIOD: Duration = Duration::from_secs(60);

@@ -36,7 +36,7 @@ use self::unknown::UnknownTypes;
 use crate::executor::{Attempt, Completion, Completions, Executor};
 use crate::job::{JobId, Reserved};
 use crate::outcome::Outcome;
-use crate::ports::Pulse;
+use crate::ports::{Pulse, Seen};
 use crate::retry::RetryPolicy;
 use crate::sandbox::CancelFlag;
 use crate::shutdown;
@@ -143,15 +143,6 @@ pub struct Worker {
     signals: Signals,
     /// The server's clock in milliseconds, and when it was read.
     server_clock: Option<(i64, Instant)>,
-}
-
-/// What a worker's answers from Redis say about the published jumpscripts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// The revision; 0 when nothing is published.
-    pub rev: u64,
-    /// Changes with every record, whoever wrote it.
-    pub scripts_check: String,
 }
 
 /// What a turn under way comes back with.
