@@ -6,6 +6,7 @@ mod config;
 mod dev;
 mod embedded;
 mod engine;
+mod node;
 mod sandbox;
 mod scripts_folder;
 mod support;

@@ -5,6 +5,7 @@
 
 mod demo;
 mod dev;
+mod doctor;
 mod exec;
 mod failure;
 mod inspect;
@@ -24,7 +25,7 @@ pub use self::failure::Failure;
 use crate::config::{Config, Given, Origin, Sources};
 use crate::host::store_options;
 use crate::job::StoreId;
-use crate::store::{Store, embedded};
+use crate::store::{Options, Store, embedded};
 
 /// Runs jobs from Redis queues, each in a fresh WebAssembly sandbox.
 #[derive(Debug, Parser)]
@@ -94,13 +95,20 @@ impl Global {
     async fn connect(&self) -> Result<Store, Failure> {
         let config = self.load(self.given())?;
         config.notes.iter().for_each(|note| print::note(&format!("warning: {note}")));
-        let mut options = store_options(&config);
-        let is_named = config.setting("redis.url").is_some_and(|setting| setting.origin != Origin::Default);
-        if !is_named && let Some(address) = embedded::address(&config.data) {
-            options.url = address.url;
-        }
-        Ok(Store::connect(StoreId::default(), &options).await?)
+        Ok(Store::connect(StoreId::default(), &redis_of_command(&config)).await?)
     }
+}
+
+/// How a command reaches Redis: as the configuration says, or the private one that runs on the data folder.
+fn redis_of_command(config: &Config) -> Options {
+    let mut options = store_options(config);
+    let is_named = config.setting("redis.url").is_some_and(|setting| setting.origin != Origin::Default);
+    if (config.redis.is_embedded || !is_named)
+        && let Some(address) = embedded::address(&config.data)
+    {
+        options.url = address.url;
+    }
+    options
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,6 +134,8 @@ enum Command {
     /// Count what is in the text files of a repository, one job each (used by `make demo`)
     #[command(hide = true)]
     Demo(demo::DemoArgs),
+    /// Look at everything a host needs, and say what to do about what is wrong
+    Doctor(Box<doctor::DoctorArgs>),
     /// Compile a Wasm file from stdin to native code on stdout (used by the host itself)
     #[command(hide = true)]
     CompileArtifact,
@@ -161,6 +171,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Scripts(command) => wait(scripts::run(global, command)),
         Command::Submit(args) => wait(submit::run(global, *args)),
         Command::Jobs(command) => wait(jobs::run(global, command)),
+        Command::Doctor(args) => wait(doctor::run(global, *args)),
     }
 }
 

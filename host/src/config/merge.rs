@@ -150,7 +150,8 @@ impl Merge<'_> {
         let limits = |d: &Duration| check::between(d, 100 * MILLISECOND, MINUTE);
         Ok(Redis {
             url: shown,
-            password,
+            // The private server asks for none: its socket is the user's own.
+            password: password.filter(|_| !is_embedded),
             is_embedded,
             connect_timeout: self.take(
                 "redis.connect_timeout",

@@ -91,7 +91,7 @@ impl Embedded {
     /// A text that names the thing and the remedy: no server program, the folder in use or not writable, or the last
     /// lines of the log of a server that did not come up.
     pub async fn start(data: &Path) -> Result<Self, String> {
-        let program = find_program(std::env::var_os("PATH").as_deref()).ok_or_else(|| {
+        let program = program().ok_or_else(|| {
             format!(
                 "no private Redis can be started: neither `{}` is on the PATH\n\
                  hint: install one (`apt install redis-server`, `dnf install valkey`, `brew install redis`), or give \
@@ -211,6 +211,12 @@ fn clone(lock: &File) -> Result<File, String> {
 
 fn log_path(folder: &Path) -> PathBuf {
     folder.join("redis.log")
+}
+
+/// The program that a private Redis would be started with, if one is on the `PATH`.
+#[must_use]
+pub fn program() -> Option<PathBuf> {
+    find_program(std::env::var_os("PATH").as_deref())
 }
 
 /// The first server program in the folders of `path`, a value of `PATH`.

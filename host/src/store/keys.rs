@@ -116,6 +116,20 @@ pub const TABLE: &[Row] = &[
         "enqueue, turn, publish",
         "-",
     ),
+    row(
+        "{prefix}:nodes",
+        "zset",
+        "`node/n/session` of every host by the Unix milliseconds of its last beat",
+        "node",
+        "one member per process; removed on a clean stop, after 1 h of silence by others",
+    ),
+    row(
+        "{prefix}:nodes:info",
+        "hash",
+        "session id -> JSON: pid gid nid app started queues components roles version",
+        "node",
+        "as the zset",
+    ),
     // The node's, which other programs read: no prefix unless a node prefix is set.
     row(
         "workers:jumpscripts:id",
@@ -269,6 +283,18 @@ impl Keys {
     #[must_use]
     pub fn meta(&self) -> String {
         format!("{}:meta", self.prefix)
+    }
+
+    /// The hosts by the time of their last beat.
+    #[must_use]
+    pub fn nodes(&self) -> String {
+        format!("{}:nodes", self.prefix)
+    }
+
+    /// What is known of each host.
+    #[must_use]
+    pub fn nodes_info(&self) -> String {
+        format!("{}:nodes:info", self.prefix)
     }
 
     /// The channel that wakes hosts.

@@ -12,6 +12,7 @@ mod error;
 mod jumpscripts;
 pub mod keys;
 mod link;
+pub mod node;
 mod peek;
 mod records;
 mod script;
