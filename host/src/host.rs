@@ -275,7 +275,7 @@ fn worker_options(config: &Config, concurrency: usize) -> worker::Options {
 
 /// One thread for guests per core; one core is left to Redis when it runs here. A second guest thread on two cores
 /// beside Redis loses a sixth of the throughput.
-fn guest_threads(redis_url: &str) -> NonZeroUsize {
+pub(crate) fn guest_threads(redis_url: &str) -> NonZeroUsize {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let host = redis_url.split("://").nth(1).unwrap_or(redis_url);
     let host = host.rsplit('@').next().unwrap_or(host);

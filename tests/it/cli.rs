@@ -1,0 +1,168 @@
+//! What a person sees: exit codes, errors that name the thing and the remedy, results on stdout only.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use crate::support::guests;
+use crate::support::program::{Invocation, program};
+use crate::support::redis::RedisServer;
+
+fn fails(code: i32, arguments: &[&str]) -> String {
+    Invocation::new(arguments.iter().copied()).run().fails(code)
+}
+
+#[test]
+fn an_unknown_command_or_flag_is_refused_with_the_nearest_one() {
+    assert!(fails(2, &["submti"]).contains("submit"));
+    assert!(fails(2, &["submit", "--tpye", "x"]).contains("--type"));
+    assert!(fails(2, &["jobs", "ls", "--state", "readdy"]).contains("ready"));
+}
+
+#[test]
+fn a_missing_argument_is_named() {
+    assert!(fails(2, &["submit"]).contains("--type"));
+    assert!(fails(2, &["exec"]).contains("<FILE>"));
+    assert!(fails(2, &["publish"]).contains("<FILE|DIR>"));
+}
+
+#[test]
+fn two_flags_that_exclude_each_other_are_refused() {
+    assert!(fails(2, &["submit", "--type", "x", "--delay", "1s", "--run-at", "1800000000"]).contains("--run-at"));
+    assert!(fails(2, &["run", "--embedded", "--redis", "redis://127.0.0.1:1"]).contains("--redis"));
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused_with_the_rule() {
+    assert!(fails(2, &["submit", "--type", "x", "--delay", "soon"]).contains("500ms"));
+    assert!(fails(2, &["jobs", "ls", "--limit", "0"]).contains("1..=1000"));
+    assert!(fails(2, &["submit", "--type", "a:b"]).contains("must not contain `:`"));
+    assert!(fails(2, &["submit", "--type", "x", "--queue", ""]).contains("must not be empty"));
+    assert!(fails(2, &["submit", "--type", "x", "--max-attempts", "0"]).contains("between 1 and"));
+    assert!(fails(2, &["submit", "--type", "x", "--pin", "abc"]).contains("64 hexadecimal digits"));
+}
+
+#[test]
+fn redis_away_is_75_and_names_the_address_and_the_way_out() {
+    // A port that was free a moment ago: nobody listens there.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("redis://127.0.0.1:{port}");
+    for arguments in [vec!["jobs", "ls"], vec!["submit", "--type", "x"], vec!["scripts", "ls"], vec!["run"]] {
+        let said = Invocation::new(arguments.into_iter().chain(["--redis", &url])).run().fails(75);
+        assert!(said.contains(&port.to_string()) && said.contains("hint: "), "{said}");
+    }
+}
+
+#[test]
+fn a_url_that_is_none_and_a_wrong_scheme_are_refused() {
+    assert!(fails(2, &["jobs", "ls", "--redis", "::::"]).contains("`::::`"));
+    assert!(fails(2, &["jobs", "ls", "--redis", "http://127.0.0.1:1"]).contains("redis://"));
+}
+
+#[test]
+fn a_wrong_password_is_refused_and_never_shown() {
+    let redis = RedisServer::start_with(&["--requirepass", "right-one"]);
+    let url = format!("redis://:wrong-one@127.0.0.1:{}", redis.port());
+    let said = fails(2, &["jobs", "ls", "--redis", &url]);
+    assert!(!said.contains("wrong-one") && said.contains("password"), "{said}");
+}
+
+#[test]
+fn an_http_server_is_not_taken_for_a_redis() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut stream = stream;
+            let _sent = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    let said = fails(2, &["jobs", "ls", "--redis", &url]);
+    assert!(said.contains("not a Redis"), "{said}");
+}
+
+#[test]
+fn a_server_that_may_drop_jobs_is_refused() {
+    let redis = RedisServer::start_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
+    let said = fails(2, &["run", "--redis", redis.url()]);
+    assert!(said.contains("allkeys-lru") && said.contains("noeviction"), "{said}");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_program_quietly() {
+    let mut child =
+        program().args(["--help"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn exec_runs_a_file_without_redis_and_reports_what_it_used() {
+    let echo = guests::wasm("echo");
+    let echo = echo.to_str().unwrap();
+    let ended = Invocation::new(["exec", echo, "--payload", "hello"]).run();
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, "hello\n"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("peak memory"), "{}", ended.stderr);
+    let json = Invocation::new(["exec", echo, "--payload", "[1]", "--output", "json"]).run().ok();
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&report["outcome"], &report["result"][0]), (&"done".into(), &1.into()), "{json}");
+}
+
+#[test]
+fn exec_of_a_folder_a_fifo_or_nothing_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("pipe.wasm");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    assert!(fails(2, &["exec", folder.path().to_str().unwrap()]).contains("is a directory"));
+    assert!(fails(2, &["exec", fifo.to_str().unwrap()]).contains("not a regular file"));
+    assert!(fails(2, &["exec", "/no/such/file.wasm"]).contains("No such file"));
+}
+
+#[test]
+fn what_is_no_jumpscript_is_refused_with_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let echo = std::fs::read(guests::wasm("echo")).unwrap();
+    for (file, part) in [
+        (write("empty.wasm", b""), "empty"),
+        (write("text.wasm", b"(module)"), "text"),
+        (write("elf.wasm", b"\x7fELF\x02\x01\x01"), "native"),
+        (write("prose.wasm", b"hello there"), "not"),
+        (write("half.wasm", &echo[..echo.len() / 2]), ""),
+    ] {
+        let said = fails(1, &["inspect", &file]);
+        assert!(said.contains("error: ") && said.to_lowercase().contains(part), "{file}: {said}");
+    }
+}
+
+#[test]
+fn inspect_names_kind_imports_and_exports() {
+    let echo = guests::wasm("echo");
+    let shown = Invocation::new(["inspect", echo.to_str().unwrap()]).run().ok();
+    assert!(shown.contains("component") && shown.contains("run"), "{shown}");
+}
+
+#[test]
+fn a_job_that_is_not_there_and_a_script_that_is_not_published_are_named() {
+    let redis = RedisServer::shared();
+    let prefix = redis.options().prefix;
+    let on = |arguments: &[&str]| Invocation::new(arguments.iter().copied()).on(redis.url(), &prefix).run();
+    assert!(on(&["jobs", "show", "nope"]).fails(1).contains("`nope`"));
+    assert!(on(&["scripts", "show", "nope"]).fails(1).contains("`wasmhost/nope`"));
+}
+
+#[test]
+fn escape_codes_in_a_payload_never_reach_the_terminal_raw() {
+    let redis = RedisServer::shared();
+    let prefix = redis.options().prefix;
+    let on = |arguments: &[&str]| Invocation::new(arguments.iter().copied()).on(redis.url(), &prefix).run();
+    let id = on(&["submit", "--type", "x", "--payload", "a\u{1b}[2Jb\u{202e}c"]).ok();
+    let shown = on(&["jobs", "show", id.trim()]).ok();
+    assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}') && shown.contains("\\u{1b}"), "{shown}");
+}
