@@ -163,6 +163,16 @@ pub(super) fn read_payload(argument: &str) -> Result<Vec<u8>, Failure> {
 
 /// A regular file of at most `bytes_max` bytes.
 pub(super) fn read_file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, Failure> {
+    let size = check_regular(path)?;
+    if size > bytes_max as u64 {
+        let shown = path.display();
+        return Err(Failure::usage(format!("`{shown}` has {size} bytes, at most {bytes_max} are allowed")));
+    }
+    std::fs::read(path).map_err(|error| Failure::usage(format!("cannot read `{}`: {error}", path.display())))
+}
+
+/// Checks that a path names a regular file, and gives its size.
+pub(super) fn check_regular(path: &Path) -> Result<u64, Failure> {
     let shown = path.display();
     let meta = std::fs::metadata(path).map_err(|error| Failure::usage(format!("cannot read `{shown}`: {error}")))?;
     if meta.is_dir() {
@@ -172,8 +182,5 @@ pub(super) fn read_file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, Failur
     if !meta.is_file() {
         return Err(Failure::usage(format!("`{shown}` is not a regular file")).hint("use `-` to read from stdin"));
     }
-    if meta.len() > bytes_max as u64 {
-        return Err(Failure::usage(format!("`{shown}` has {} bytes, at most {bytes_max} are allowed", meta.len())));
-    }
-    std::fs::read(path).map_err(|error| Failure::usage(format!("cannot read `{shown}`: {error}")))
+    Ok(meta.len())
 }

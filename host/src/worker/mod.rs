@@ -140,7 +140,7 @@ pub struct Worker {
     next_due: Option<Instant>,
     totals: Totals,
     seen: watch::Sender<Seen>,
-    signals: Signals,
+    signals: mpsc::Receiver<Signal>,
     /// The server's clock in milliseconds, and when it was read.
     server_clock: Option<(i64, Instant)>,
 }
@@ -187,7 +187,7 @@ impl Worker {
             next_due: None,
             totals: Totals::default(),
             seen: watch::Sender::new(Seen::default()),
-            signals: store.subscribe(),
+            signals: listen(store.subscribe()),
             server_clock: None,
             store,
             options,
@@ -222,7 +222,7 @@ impl Worker {
                 }
                 () = until(gathering), if gathering.is_some() => gathering = None,
                 (job, digest) = self.unknown.next(), if self.unknown.is_waiting() => self.start_resolved(job, digest),
-                signal = self.signals.next() => self.signalled(signal),
+                Some(signal) = self.signals.recv() => self.signalled(signal),
                 _ = extend.tick() => self.extend_leases().await,
                 _ = tick.tick() => self.sweep_when_due().await,
                 () = until(self.next_due), if self.next_due.is_some() => self.sweep_when_due().await,
@@ -611,6 +611,20 @@ fn every(period: Duration) -> tokio::time::Interval {
     let mut interval = interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
+}
+
+/// Has a task of its own listen: the worker's loop turns thousands of times a second, and subscribing takes longer.
+fn listen(mut signals: Signals) -> mpsc::Receiver<Signal> {
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                signal = signals.next() => if sender.send(signal).await.is_err() { return },
+                () = sender.closed() => return,
+            }
+        }
+    });
+    receiver
 }
 
 async fn until(time: Option<Instant>) {
