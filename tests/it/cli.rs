@@ -100,7 +100,7 @@ fn a_reader_that_goes_away_ends_the_program_quietly() {
 
 #[test]
 fn exec_runs_a_file_without_redis_and_reports_what_it_used() {
-    let echo = guests::wasm("echo");
+    let echo = guests::path("echo");
     let echo = echo.to_str().unwrap();
     let ended = Invocation::new(["exec", echo, "--payload", "hello"]).run();
     assert_eq!((ended.code, ended.stdout.as_str()), (0, "hello\n"), "{}", ended.stderr);
@@ -128,7 +128,7 @@ fn what_is_no_jumpscript_is_refused_with_what_it_is() {
         std::fs::write(&path, bytes).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let echo = std::fs::read(guests::wasm("echo")).unwrap();
+    let echo = guests::wasm("echo");
     for (file, part) in [
         (write("empty.wasm", b""), "empty"),
         (write("text.wasm", b"(module)"), "text"),
@@ -143,7 +143,7 @@ fn what_is_no_jumpscript_is_refused_with_what_it_is() {
 
 #[test]
 fn inspect_names_kind_imports_and_exports() {
-    let echo = guests::wasm("echo");
+    let echo = guests::path("echo");
     let shown = Invocation::new(["inspect", echo.to_str().unwrap()]).run().ok();
     assert!(shown.contains("component") && shown.contains("run"), "{shown}");
 }

@@ -2,11 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test and its helpers say what went wrong by panicking")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test prints what it skips")]
 
+mod cli;
 mod config;
 mod dev;
 mod embedded;
 mod engine;
+<<<<<<< HEAD
 mod node;
+=======
+mod main_job;
+>>>>>>> 7173b27 (Stop sleeping peeks without losing what they were given; measure the server)
 mod sandbox;
 mod scripts_folder;
 mod support;

@@ -38,7 +38,7 @@ impl World {
 
     /// Publishes a guest of the tests under `wasmhost/<name>`.
     fn publish(&self, guest: &str) {
-        let file = guests::wasm(guest);
+        let file = guests::path(guest);
         self.cli(&["publish", file.to_str().expect("a UTF-8 path")]).run().ok();
     }
 
@@ -77,7 +77,7 @@ async fn a_file_dropped_into_the_scripts_folder_can_be_called_at_once() {
     let world = World::new().await;
     let folder = tempfile::tempdir().unwrap();
     let mut host = world.host(&["--scripts", folder.path().to_str().unwrap()]);
-    std::fs::copy(guests::wasm("echo"), folder.path().join("echo.wasm")).unwrap();
+    std::fs::copy(guests::path("echo"), folder.path().join("echo.wasm")).unwrap();
     let record = world.ended(&world.submit(NewJob::new("default", "echo", "hi")).await).await;
     assert_eq!(record.text("result").as_deref(), Some("hi"), "{}", host.said());
 }
@@ -86,11 +86,12 @@ async fn a_file_dropped_into_the_scripts_folder_can_be_called_at_once() {
 async fn submit_with_wait_prints_the_result_or_fails_with_the_reason() {
     let world = World::new().await;
     world.publish("echo");
-    world.publish("fails");
+    world.publish("end");
     let _host = world.host(&[]);
     let printed = world.cli(&["submit", "--type", "echo", "--payload", "[1,2]", "--wait"]).run().ok();
     assert_eq!(printed, "[1,2]\n");
-    let said = world.cli(&["submit", "--type", "fails", "--max-attempts", "1", "--wait"]).run().fails(1);
+    let said =
+        world.cli(&["submit", "--type", "end", "--payload", "failed", "--max-attempts", "1", "--wait"]).run().fails(1);
     assert!(said.contains("ended as `dlq`"), "{said}");
 }
 
@@ -121,11 +122,11 @@ async fn a_type_published_while_its_job_waits_is_found() {
 #[tokio::test]
 async fn a_failing_job_is_retried_until_its_attempts_are_used_up() {
     let world = World::new().await;
-    world.publish("fails");
+    world.publish("end");
     let config = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(config.path(), "[retry]\nbase = '1ms'\ncap = '5ms'\n").unwrap();
     let _host = world.host(&["--config", config.path().to_str().unwrap()]);
-    let job = NewJob { max_attempts: Some(3), ..NewJob::new("default", "fails", "") };
+    let job = NewJob { max_attempts: Some(3), ..NewJob::new("default", "end", "failed") };
     let record = world.ended(&world.submit(job).await).await;
     assert_eq!((record.state(), record.attempts()), (Some(JobState::Dlq), 3), "{record:?}");
     assert_eq!(record.number("deliveries"), Some(3));
@@ -157,14 +158,14 @@ async fn jobs_of_a_killed_host_are_finished_by_another_and_none_is_lost() {
 #[tokio::test]
 async fn a_stopped_host_lets_running_jobs_end_and_leaves_the_others_in_the_queue() {
     let world = World::new().await;
-    world.publish("sleep");
+    world.publish("end");
     let mut host = world.host(&["--concurrency", "1", "--grace", "20s"]);
-    let running = world.submit(NewJob::new("default", "sleep", "500")).await;
+    let running = world.submit(NewJob::new("default", "end", "long nap")).await;
     wait_until("the job is in flight", PATIENCE, async || {
         (world.store.job(&running).await.ok()??.state() == Some(JobState::Inflight)).then_some(())
     })
     .await;
-    let waiting = world.submit(NewJob::new("default", "sleep", "500")).await;
+    let waiting = world.submit(NewJob::new("default", "end", "long nap")).await;
     host.signal("TERM");
     assert_eq!(host.wait(), 0, "{}", host.said());
     assert_eq!(world.store.job(&running).await.unwrap().unwrap().state(), Some(JobState::Done));
@@ -175,9 +176,9 @@ async fn a_stopped_host_lets_running_jobs_end_and_leaves_the_others_in_the_queue
 #[tokio::test]
 async fn a_job_that_outlives_the_grace_is_released_without_counting_against_it() {
     let world = World::new().await;
-    world.publish("sleep");
+    world.publish("end");
     let mut host = world.host(&["--grace", "100ms"]);
-    let id = world.submit(NewJob::new("default", "sleep", "20000")).await;
+    let id = world.submit(NewJob::new("default", "end", "sleep")).await;
     wait_until("the job is in flight", PATIENCE, async || {
         (world.store.job(&id).await.ok()??.state() == Some(JobState::Inflight)).then_some(())
     })
@@ -193,10 +194,14 @@ async fn a_job_that_outlives_the_grace_is_released_without_counting_against_it()
 #[tokio::test]
 async fn endless_loops_in_every_slot_do_not_delay_a_heartbeat() {
     let world = World::new().await;
-    world.publish("loops");
+    world.publish("die");
     let _host = world.host(&["--concurrency", "8", "--node", "busy", "--lease", "1s"]);
     let jobs: Vec<NewJob> = (0..8)
-        .map(|_| NewJob { timeout: Some(Duration::from_secs(12)), max_attempts: Some(1), ..NewJob::new("default", "loops", "") })
+        .map(|_| NewJob {
+            timeout: Some(Duration::from_secs(12)),
+            max_attempts: Some(1),
+            ..NewJob::new("default", "die", "loop")
+        })
         .collect();
     let ids: Vec<JobId> = world.store.enqueue(&jobs).await.unwrap().into_iter().map(|job| job.id).collect();
     // A lease of one second that is still held after many times that long was extended all along.
@@ -215,7 +220,7 @@ async fn a_new_version_is_live_for_the_next_job_and_both_digests_are_known() {
     let first = world.ended(&world.submit(NewJob::new("default", "echo", "1")).await).await;
     // Another file under the same name: what matters is that its digest differs.
     let folder = tempfile::tempdir().unwrap();
-    let mut other = std::fs::read(guests::wasm("echo")).unwrap();
+    let mut other = guests::wasm("echo");
     other.extend_from_slice(&[0, 2, 1, b'x']);
     let file = folder.path().join("echo.wasm");
     std::fs::write(&file, &other).unwrap();
@@ -233,9 +238,9 @@ async fn a_pinned_job_runs_the_code_it_names() {
     world.publish("echo");
     let name: ScriptName = "echo".parse().unwrap();
     let pinned = world.store.script(&name).await.unwrap().unwrap().digest;
-    world.publish("fails");
+    world.publish("end");
     let _host = world.host(&[]);
-    let job = NewJob { pin: Some(pinned), ..NewJob::new("default", "fails", "kept") };
+    let job = NewJob { pin: Some(pinned), ..NewJob::new("default", "end", "kept") };
     let record = world.ended(&world.submit(job).await).await;
     assert_eq!(record.text("result").as_deref(), Some("kept"), "{record:?}");
 }
@@ -245,7 +250,7 @@ async fn a_host_outlives_a_redis_that_restarts() {
     let redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let options = redis.options();
     let cli = |arguments: &[&str]| Invocation::new(arguments.iter().copied()).on(redis.url(), &options.prefix);
-    let echo = guests::wasm("echo");
+    let echo = guests::path("echo");
     cli(&["publish", echo.to_str().unwrap()]).run().ok();
     let mut host = Host::start(redis.url(), &options.prefix, &[]);
     assert_eq!(cli(&["submit", "--type", "echo", "--payload", "1", "--wait"]).run().ok(), "1\n");
@@ -261,7 +266,7 @@ async fn a_folder_is_published_again_after_redis_lost_everything() {
     let redis = RedisServer::start();
     let options = redis.options();
     let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(guests::wasm("echo"), folder.path().join("echo.wasm")).unwrap();
+    std::fs::copy(guests::path("echo"), folder.path().join("echo.wasm")).unwrap();
     let _host = Host::start(redis.url(), &options.prefix, &["--scripts", folder.path().to_str().unwrap()]);
     let cli = |arguments: &[&str]| Invocation::new(arguments.iter().copied()).on(redis.url(), &options.prefix);
     assert_eq!(cli(&["submit", "--type", "echo", "--payload", "1", "--wait"]).run().ok(), "1\n");

@@ -251,7 +251,12 @@ impl Bench {
         let mut waits = std::mem::take(&mut *waits.lock().unwrap_or_else(PoisonError::into_inner));
         waits.sort_by(f64::total_cmp);
         let at = |share: f64| {
-            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in a list of some thousand")]
+            #[expect(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a place in a list of some thousand"
+            )]
             let place = (waits.len() as f64 * share) as usize;
             waits.get(place.min(waits.len().saturating_sub(1))).copied().unwrap_or(0.0)
         };
@@ -362,7 +367,8 @@ fn script_file(named: Option<&Path>) -> Result<PathBuf, Failure> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.join("scripts/echo.wasm")));
     let here = PathBuf::from("target/scripts/echo.wasm");
     beside.into_iter().chain([here]).find(|path| path.is_file()).ok_or_else(|| {
-        Failure::usage("the no-op jumpscript `echo.wasm` was not found").hint("run `make build` first, or name one with --script FILE")
+        Failure::usage("the no-op jumpscript `echo.wasm` was not found")
+            .hint("run `make build` first, or name one with --script FILE")
     })
 }
 
@@ -450,11 +456,18 @@ fn report(output: Output, figures: &Figures) -> Result<(), Failure> {
             [
                 ["jobs/s".into(), format!("{:.0}", f.native_jobs_per_s), format!("{:.0}", f.wasm_jobs_per_s)],
                 ["host us/job".into(), format!("{:.1}", f.native_host_us_per_job), format!("{:.1}", f.host_us_per_job)],
-                ["Redis us/job".into(), format!("{:.1}", f.native_redis_us_per_job), format!("{:.1}", f.redis_us_per_job)],
+                [
+                    "Redis us/job".into(),
+                    format!("{:.1}", f.native_redis_us_per_job),
+                    format!("{:.1}", f.redis_us_per_job),
+                ],
             ],
         );
         print::line(&format!("enqueue, bulk of {BULK}    {:.0} jobs/s", f.enqueue_jobs_per_s));
-        print::line(&format!("latency at {LATENCY_RATE}/s       p50 {:.3} ms, p99 {:.3} ms", f.latency_ms_p50, f.latency_ms_p99));
+        print::line(&format!(
+            "latency at {LATENCY_RATE}/s       p50 {:.3} ms, p99 {:.3} ms",
+            f.latency_ms_p50, f.latency_ms_p99
+        ));
         print::line(&format!(
             "idle, {IDLE_QUEUES} queues         {:.2} commands/s, {:.2} % CPU, {:.1} MB PSS",
             f.idle_commands_per_s, f.idle_cpu_percent, f.pss_mb

@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage or configuration,
 //! 75 Redis away.
 
+mod bench;
 mod demo;
 mod dev;
 mod doctor;
@@ -131,6 +132,8 @@ enum Command {
     /// Look at jobs
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// Measure this machine with a private Redis
+    Bench(bench::BenchArgs),
     /// Count what is in the text files of a repository, one job each (used by `make demo`)
     #[command(hide = true)]
     Demo(demo::DemoArgs),
@@ -172,6 +175,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Submit(args) => wait(submit::run(global, *args)),
         Command::Jobs(command) => wait(jobs::run(global, command)),
         Command::Doctor(args) => wait(doctor::run(global, *args)),
+        Command::Bench(args) => wait(bench::run(global, args)),
     }
 }
 

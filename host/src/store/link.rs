@@ -112,6 +112,14 @@ impl Link {
         }
     }
 
+    /// A connection that is told every command the server receives.
+    pub(super) async fn monitor(&self) -> Result<redis::aio::Monitor, Error> {
+        match tokio::time::timeout(self.connect_timeout, self.client.get_async_monitor()).await {
+            Ok(result) => result.map_err(|error| self.connect_error(&error)),
+            Err(_) => Err(self.unreachable(format!("no connection within {:?}", self.connect_timeout))),
+        }
+    }
+
     async fn connection(&self) -> Result<(u64, MultiplexedConnection), Error> {
         let mut state = self.state.lock().await;
         if let Some((generation, connection)) = &state.connection {

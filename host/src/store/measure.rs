@@ -12,7 +12,13 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn server_cpu(&self) -> Result<Duration, Error> {
-        let info: String = self.query("INFO", redis::cmd("INFO").arg("cpu")).await?;
+        let mut command = redis::cmd("INFO");
+        command.arg("cpu");
+        let info = match self.link.command("the server's CPU time", &command).await? {
+            redis::Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            redis::Value::VerbatimString { text, .. } => text,
+            _ => String::new(),
+        };
         let seconds = |name: &str| {
             let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             value.and_then(|value| value.trim().parse::<f64>().ok()).unwrap_or(0.0)
@@ -26,7 +32,9 @@ impl Store {
     /// When Redis cannot be reached or refuses it.
     pub async fn set_append_only(&self, is_on: bool) -> Result<(), Error> {
         let value = if is_on { "yes" } else { "no" };
-        self.query("CONFIG SET", redis::cmd("CONFIG").arg("SET").arg("appendonly").arg(value)).await
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET").arg("appendonly").arg(value);
+        self.link.command("a change of its configuration", &command).await.map(drop)
     }
 
     /// Counts the commands that the server receives from anybody during `period`; what scripts call inside does not
@@ -35,8 +43,7 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn count_commands(&self, period: Duration) -> Result<u64, Error> {
-        let mut monitor = self.monitor().await?;
-        let mut lines = monitor.on_message::<String>();
+        let mut lines = Box::pin(self.link.monitor().await?.into_on_message::<String>());
         let deadline = tokio::time::Instant::now() + period;
         let mut n = 0;
         while let Ok(Some(line)) = tokio::time::timeout_at(deadline, lines.next()).await {

@@ -13,6 +13,7 @@ mod jumpscripts;
 pub mod keys;
 mod link;
 pub mod node;
+mod measure;
 mod peek;
 mod records;
 mod script;

@@ -3,6 +3,8 @@
 //! Invariant: neither of them decides anything. A lost message or a dead peek delays a job until the next sweep, it
 //! never loses one.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -19,9 +21,51 @@ pub struct Peek {
     store: Store,
     queue: String,
     connection: Option<MultiplexedConnection>,
+    sleeper: Arc<Sleeper>,
+}
+
+/// What a peek and those who may end it share.
+#[derive(Debug, Default)]
+struct Sleeper {
+    is_stopped: AtomicBool,
+    /// The server's number of the connection; 0 when there is none.
+    client: AtomicI64,
+}
+
+/// Ends a peek that sleeps, from outside: a drain calls it instead of dropping the peek, so that nothing that was
+/// handed out in that very moment is lost until its lease ends.
+#[derive(Clone, Debug)]
+pub struct PeekStop {
+    store: Store,
+    sleeper: Arc<Sleeper>,
+}
+
+impl PeekStop {
+    /// Has the server close the sleeping connection, over the shared one. [`Peek::wait`] then returns: with the jobs
+    /// that its reserve had taken before, or with an error. It never sleeps again.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached; then the peek does not sleep for long either.
+    pub async fn stop(&self) -> Result<(), Error> {
+        // The peek stores its number before it looks at the flag: one of the two sees the other.
+        self.sleeper.is_stopped.store(true, Ordering::SeqCst);
+        let client = self.sleeper.client.load(Ordering::SeqCst);
+        if client != 0 {
+            let mut kill = redis::cmd("CLIENT");
+            kill.arg("KILL").arg("ID").arg(client);
+            self.store.link.command("the end of a peek", &kill).await?;
+        }
+        Ok(())
+    }
 }
 
 impl Peek {
+    /// What ends this peek, however often it sleeps.
+    #[must_use]
+    pub fn stopper(&self) -> PeekStop {
+        PeekStop { store: self.store.clone(), sleeper: Arc::clone(&self.sleeper) }
+    }
+
     /// The queue it looks at.
     #[must_use]
     pub fn queue(&self) -> &str {
@@ -44,9 +88,16 @@ impl Peek {
             None => {
                 let mut connection = link.own().await?;
                 script::TURN.load_async(&mut connection).await.map_err(|error| link.error("a script load", &error))?;
+                let id = redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await;
+                self.sleeper
+                    .client
+                    .store(id.map_err(|error| link.error("a client's number", &error))?, Ordering::SeqCst);
                 connection
             }
         };
+        if self.sleeper.is_stopped.load(Ordering::SeqCst) {
+            return Err(Error::Refused(format!("the peek at queue `{}` was stopped", self.queue)));
+        }
         let ready = self.store.keys.ready(&self.queue);
         let mut peek = redis::cmd("BLMOVE");
         // From the head to the head: it takes nothing.
@@ -157,31 +208,12 @@ impl Store {
     /// A blocking peek at `queue`; the connection is made by the first [`Peek::wait`].
     #[must_use]
     pub fn peek(&self, queue: &str) -> Peek {
-        Peek { store: self.clone(), queue: queue.to_owned(), connection: None }
+        Peek { store: self.clone(), queue: queue.to_owned(), connection: None, sleeper: Arc::default() }
     }
 
     /// The wake channel; the connection is made by the first [`Signals::next`].
     #[must_use]
     pub fn subscribe(&self) -> Signals {
         Signals { store: self.clone(), stream: None, pause: PAUSES.0 }
-    }
-}
-
-/// Ends a peek that sleeps, from outside: a drain calls it instead of dropping the peek, so that nothing that was
-/// handed out in that very moment is lost until its lease ends.
-#[derive(Clone, Debug)]
-pub struct PeekStop;
-
-impl PeekStop {
-    /// Has the server close the sleeping connection (`CLIENT KILL ID`, over the shared one). [`Peek::wait`] then
-    /// returns soon: with the jobs that its reserve had taken before, or with an error. Returns at once.
-    pub fn stop(&self) {}
-}
-
-impl Peek {
-    /// What ends this peek, however often it sleeps.
-    #[must_use]
-    pub fn stopper(&self) -> PeekStop {
-        PeekStop
     }
 }

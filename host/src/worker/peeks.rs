@@ -96,6 +96,12 @@ impl Peeks {
 
     /// Asks every waiting peek to end. What it had been given by then still arrives.
     pub(super) fn stop(&self) {
-        self.stops.iter().for_each(PeekStop::stop);
+        for stop in self.stops.clone() {
+            tokio::spawn(async move {
+                if let Err(error) = stop.stop().await {
+                    tracing::debug!(%error, "blocked connection not closed");
+                }
+            });
+        }
     }
 }

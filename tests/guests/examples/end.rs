@@ -24,6 +24,10 @@ fn run(job: Job<Raw>) -> Result<Raw, JobError> {
             std::thread::sleep(Duration::from_millis(30));
             "slept".to_owned()
         }
+        "long nap" => {
+            std::thread::sleep(Duration::from_millis(1_000));
+            "slept well".to_owned()
+        }
         "residue" => CALLS.fetch_add(1, Ordering::Relaxed).to_string(),
         "surroundings" => format!(
             "{:?} {:?} {:?} {:?}",
