@@ -45,7 +45,7 @@ impl JobId {
     pub fn generate() -> Self {
         let mut random = [0_u8; 6];
         getrandom::fill(&mut random).unwrap_or_else(|error| panic!("no entropy source: {error}"));
-        let millis = Timestamp::now().millis().unsigned_abs();
+        let millis = Timestamp::now().millis().unsigned_abs() + ID_EPOCH_MS;
         let mut bits = (u128::from(millis & 0xffff_ffff_ffff)) << 48;
         for (n, byte) in random.iter().enumerate() {
             bits |= u128::from(*byte) << (8 * n);
@@ -66,6 +66,10 @@ impl JobId {
         &self.0
     }
 }
+
+/// Added to the milliseconds of an id: until the year 2109 its first character is an `A` and never a `-`, which a
+/// shell's tools would take for a flag.
+const ID_EPOCH_MS: u64 = 11 << 42;
 
 /// URL-safe characters in the order of their codes, so that ids sort as text the way they sort in time.
 const ID_ALPHABET: &[u8; 64] = b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz";
@@ -336,6 +340,7 @@ mod tests {
         let first = JobId::generate();
         assert_eq!(first.as_bytes().len(), 16);
         assert!(first.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(b)));
+        assert_eq!(first.as_bytes()[0], b'A', "an id must not look like a flag");
         assert_ne!(first, JobId::generate());
         assert!(ID_ALPHABET.is_sorted(), "the alphabet's order is what makes ids sort by time");
     }
