@@ -7,11 +7,8 @@ mod config;
 mod dev;
 mod embedded;
 mod engine;
-<<<<<<< HEAD
-mod node;
-=======
 mod main_job;
->>>>>>> 7173b27 (Stop sleeping peeks without losing what they were given; measure the server)
+mod node;
 mod sandbox;
 mod scripts_folder;
 mod support;
