@@ -44,6 +44,21 @@ pub const ENQUEUE_MAX: usize = 256;
 /// Most attempts one turn settles; larger batches are sent in pieces.
 pub const SETTLE_MAX: usize = 256;
 
+/// Ids that a queue's list of done jobs keeps.
+pub const DONE_MAX: u32 = 100_000;
+/// Rows of a queue's DLQ; the oldest go first, and are counted.
+pub const DLQ_MAX: u32 = 10_000;
+/// Days a dead row is kept.
+pub const DLQ_DAYS: u32 = 30;
+/// Entries of a queue's list of ids that were set aside.
+pub const ASIDE_MAX: u32 = 1000;
+/// Days an idempotency key is remembered.
+pub const IDEMPOTENCY_DAYS: u32 = 7;
+/// Hand-outs of a job whose workers are lost, at least; more when it has more attempts.
+pub const DELIVERIES_MIN: u32 = 3;
+/// Entries one script looks at in one structure.
+pub const SCAN_MAX: u32 = 100;
+
 /// Where Redis is and under which names we work there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Options {

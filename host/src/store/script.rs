@@ -238,3 +238,74 @@ impl Reply {
         u32::try_from(number).map_err(|_| self.odd(&number.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{job, store};
+
+    /// The value of `local NAME = ...` in the head of the scripts.
+    fn constant(name: &str) -> u64 {
+        let head = include_str!("lua/head.lua");
+        let line = head.lines().find_map(|line| line.strip_prefix("local ")?.strip_prefix(name)?.strip_prefix(" = "));
+        let value = line.unwrap_or_else(|| panic!("lua/head.lua has no {name}"));
+        value.trim_matches('\'').parse().unwrap()
+    }
+
+    #[test]
+    fn the_scripts_know_the_same_limits() {
+        for (name, value) in [
+            ("DLQ_MAX", u64::from(store::DLQ_MAX)),
+            ("DLQ_DAYS", u64::from(store::DLQ_DAYS)),
+            ("DONE_MAX", u64::from(store::DONE_MAX)),
+            ("ASIDE_MAX", u64::from(store::ASIDE_MAX)),
+            ("ID_MAX", job::ID_BYTES_MAX as u64),
+            ("NAME_MAX", job::NAME_BYTES_MAX as u64),
+            ("PAYLOAD_MAX", job::PAYLOAD_BYTES_MAX as u64),
+            ("ATTEMPTS_MAX", u64::from(job::MAX_ATTEMPTS_MAX)),
+            ("ATTEMPTS_DEFAULT", u64::from(job::MAX_ATTEMPTS)),
+            ("DELIVERIES_MIN", u64::from(store::DELIVERIES_MIN)),
+            ("IDEMPOTENCY_DAYS", u64::from(store::IDEMPOTENCY_DAYS)),
+            ("SCAN_MAX", u64::from(store::SCAN_MAX)),
+            ("LAYOUT", u64::from(store::server::LAYOUT)),
+        ] {
+            assert_eq!(constant(name), value, "{name}");
+        }
+    }
+
+    /// A number as the documents write it.
+    fn grouped(number: u32) -> String {
+        if number < 1000 { number.to_string() } else { format!("{},{:03}", number / 1000, number % 1000) }
+    }
+
+    #[test]
+    fn the_guarantees_name_the_limits_that_hold() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guarantees.md");
+        let text = std::fs::read_to_string(path).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+        let settled = u32::try_from(store::SETTLE_MAX).unwrap();
+        for phrase in [
+            format!("(at least {} times)", grouped(store::DELIVERIES_MIN)),
+            format!("at most at {} entries of one structure", grouped(store::SCAN_MAX)),
+            format!("hands out at most {} jobs and settles at most {}", store::RESERVE_MAX, grouped(settled)),
+            format!("| {} h (`limits.done_ttl`)", crate::config::DONE_TTL.as_secs() / 3600),
+            format!("names the last {}", grouped(store::DONE_MAX)),
+            format!("| a dead job | {} days, at most {} per queue", store::DLQ_DAYS, grouped(store::DLQ_MAX)),
+            format!("| an idempotency key | {} days", store::IDEMPOTENCY_DAYS),
+            format!("set aside | {} days, at most {} per queue", store::DLQ_DAYS, grouped(store::ASIDE_MAX)),
+        ] {
+            assert!(text.contains(&phrase), "docs/guarantees.md does not say: {phrase}");
+        }
+    }
+
+    #[test]
+    fn metadata_of_any_shape_is_read_or_passed_over() {
+        assert_eq!(
+            super::metadata_pairs(b"{\"a\":\"b\",\"n\":1}"),
+            [("a".to_owned(), "b".to_owned()), ("n".to_owned(), "1".to_owned())]
+        );
+        for odd in [&b""[..], b"[]", b"{", b"\xff"] {
+            assert_eq!(super::metadata_pairs(odd), []);
+        }
+        // Deep JSON must not overflow the stack.
+        assert_eq!(super::metadata_pairs("[".repeat(100_000).as_bytes()), []);
+    }
+}

@@ -10,9 +10,15 @@
 --   D key                        removes
 --   E job                        enqueues (write_job.lua)
 
+local NO_EFFECTS = {}
+
 local function take_effects()
+  local n_effects = take_number()
+  if n_effects == 0 then
+    return NO_EFFECTS
+  end
   local list = {}
-  for n = 1, take_number() do
+  for n = 1, n_effects do
     local effect = { op = take() }
     if effect.op == 'E' then
       effect.job = take_job()
@@ -40,6 +46,9 @@ local will_be = {}
 
 -- Why these effects cannot be made, or nil. Nothing has been written when it answers.
 local function obstacle(list)
+  if list == NO_EFFECTS then
+    return nil
+  end
   local trial = setmetatable({}, { __index = will_be })
   for _, effect in ipairs(list) do
     local key, need = effect.key, NEEDS[effect.op]

@@ -5,16 +5,17 @@
 -- Returns  for each lease the answer of fence.lua: 0 extended, 2 not in flight, 3 expired, 4 another holder, or a text
 
 local expires_ms = now_ms + take_number()
-local expires = whole(expires_ms) .. '000000'
+local score = whole(expires_ms)
+local expires = score .. '000000'
 local answers = {}
 for n = 1, take_number() do
   local q, id, token = queues[take_number()], take(), take()
-  local answer = fence(id, token, false) or trouble(q)
+  local answer = fence(JOB .. id, token, false) or trouble(q)
   if not answer then
     answer = 0
     call('HSET', JOB .. id, 'lease_expires_at_nano', expires)
     q.leases = q.leases or {}
-    q.leases[#q.leases + 1], q.leases[#q.leases + 2] = expires_ms, id
+    q.leases[#q.leases + 1], q.leases[#q.leases + 2] = score, id
   elseif answer == REPEATED then
     -- It has ended; there is nothing to extend.
     answer = NOT_INFLIGHT

@@ -5,7 +5,7 @@
 -- Returns  the answer of fence.lua; 0 when it was written
 
 local id, token, percent, message = take(), take(), take(), take()
-local answer = fence(id, token, false)
+local answer = fence(JOB .. id, token, false)
 if answer == REPEATED then
   return NOT_INFLIGHT
 elseif answer then

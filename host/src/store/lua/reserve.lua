@@ -10,6 +10,9 @@
 --          type, payload, attempts, max attempts, timeout in nanoseconds, created at, deliveries, digest, content type,
 --          metadata, pin), jobs per queue, set aside (4 entries each), broken queues (index and reason)
 
+-- The further fields of a record that has none.
+local NOTHING = {}
+
 -- A count with a cap; digits only, any length.
 local function capped(text, most)
   return #text > 15 and most or math.min(tonumber(text), most)
@@ -18,7 +21,10 @@ end
 local function reserve()
   local limit, lease_ms, token, node, is_sweep = take_number(), take_number(), take(), take(), take() == '1'
   local expires_ms = now_ms + lease_ms
-  local expires = whole(expires_ms) .. '000000'
+  -- As text: a number in a call is written with 17 digits by the C library, which costs more than the call.
+  local score = whole(expires_ms)
+  local expires = score .. '000000'
+  local keep_seconds = expires_ms / 1000 + 3600
   local shares, jobs, taken, broken = {}, {}, {}, {}
   local n_jobs, n_entries, next_ms = 0, 0, nil
   local routes, handed = {}, {}
@@ -42,7 +48,7 @@ local function reserve()
   end
 
   -- Why a record cannot be run: the first field that is wrong.
-  local function fault(row)
+  local function fault(row, rest)
     if not row[1] or row[1] == '' then
       return 'field `type` is missing'
     elseif #row[1] > NAME_MAX then
@@ -52,21 +58,24 @@ local function reserve()
     elseif row[3] and #row[3] > PAYLOAD_MAX then
       return 'field `payload` has ' .. #row[3] .. ' bytes, at most ' .. PAYLOAD_MAX .. ' are allowed'
     end
+    if rest == NOTHING then
+      return nil
+    end
+    local attempts, max_attempts, timeout, run_at = rest[1], rest[2], rest[3], rest[4]
     local name, value
-    if row[5] and find(row[5], '%D') or row[5] == '' then
-      name, value = 'attempts', row[5]
-    elseif row[6] and find(row[6], '%D') or row[6] == '' then
-      name, value = 'max_attempts', row[6]
-    elseif row[7] and find(row[7], '%D') or row[7] == '' then
-      name, value = 'timeout_nano', row[7]
+    if attempts and (attempts == '' or find(attempts, '%D')) then
+      name, value = 'attempts', attempts
+    elseif max_attempts and (max_attempts == '' or find(max_attempts, '%D')) then
+      name, value = 'max_attempts', max_attempts
+    elseif timeout and (timeout == '' or find(timeout, '%D')) then
+      name, value = 'timeout_nano', timeout
     end
     if name then
       return 'field `' .. name .. '` is `' .. sub(value, 1, 40) .. '`, must be a number from 0'
-    end
-    if row[5] and (#row[5] > 15 or tonumber(row[5]) > 2147483647) then
-      return 'field `attempts` is `' .. sub(row[5], 1, 40) .. '`, which is no count of attempts'
-    elseif row[8] and not match(row[8], '^-?%d+$') then
-      return 'field `run_at_nano` is `' .. sub(row[8], 1, 40) .. '`, must be a number'
+    elseif attempts and (#attempts > 15 or tonumber(attempts) > 2147483647) then
+      return 'field `attempts` is `' .. sub(attempts, 1, 40) .. '`, which is no count of attempts'
+    elseif run_at and not match(run_at, '^-?%d+$') then
+      return 'field `run_at_nano` is `' .. sub(run_at, 1, 40) .. '`, must be a number'
     end
   end
 
@@ -91,7 +100,7 @@ local function reserve()
   local function hand_out(q, ids)
     local leases = {}
     for _, id in ipairs(ids) do
-      local row, reason
+      local job, row, rest, reason
       if id == '' then
         reason = 'its id is empty'
       elseif #id > ID_MAX then
@@ -99,34 +108,44 @@ local function reserve()
       elseif handed[id] then
         reason = 'it is in flight already (its id stood twice in the queue)'
       else
-        row = try('HMGET', JOB .. id, 'type', 'queue', 'payload', 'status', 'attempts', 'max_attempts', 'timeout_nano',
-          'run_at_nano', 'created_at_nano', 'deliveries', 'content_type', 'metadata', 'pin')
+        job = JOB .. id
+        row = try('HMGET', job, 'type', 'queue', 'payload', 'status', 'created_at_nano')
         if row.err then
-          reason = 'key `' .. JOB .. id .. '` is not a hash'
+          reason = 'key `' .. job .. '` is not a hash'
         else
+          local n_found = 0
+          for n = 1, 5 do
+            if row[n] then
+              n_found = n_found + 1
+            end
+          end
+          -- Most waiting jobs have these fields and no others; asking for the rest costs as much as for these.
+          rest = call('HLEN', job) == n_found and NOTHING
+            or call('HMGET', job, 'attempts', 'max_attempts', 'timeout_nano', 'run_at_nano', 'deliveries',
+              'content_type', 'metadata', 'pin')
           reason = misfit(q, id, row)
         end
       end
       if reason then
         set_aside(q, id, reason)
       else
-        reason = fault(row)
+        reason = fault(row, rest)
         if reason then
           dead_letter(q, id, reason, { 'error_kind', 'rejected', 'finished_at_nano', now_nano })
           report(q, id, reason, true)
         else
-          local job = JOB .. id
-          local deliveries = (tonumber(row[10] or 0) or 0) + 1
-          local digest = row[13] or route(row[1])
+          local deliveries = rest[5] and whole((tonumber(rest[5]) or 0) + 1) or '1'
+          local pin = rest[8]
+          local digest = pin or route(row[1])
+          stamp[n_stamp + 2] = deliveries
           if digest then
-            stamp[n_stamp + 2], stamp[n_stamp + 4] = deliveries, digest
+            stamp[n_stamp + 4] = digest
             call('HSET', job, unpack(stamp))
-            keep(digest, expires_ms / 1000 + 3600)
+            keep(digest, keep_seconds)
           else
-            stamp[n_stamp + 2] = deliveries
             call('HSET', job, unpack(stamp, 1, n_stamp + 2))
           end
-          if row[8] and row[8] ~= '0' then
+          if rest[4] and rest[4] ~= '0' then
             call('HSET', job, 'run_at_nano', '0')
           end
           if row[2] ~= q.name then
@@ -134,15 +153,16 @@ local function reserve()
             call('HSET', job, 'queue', q.name)
           end
           handed[id] = true
-          leases[#leases + 1], leases[#leases + 2] = expires_ms, id
+          local l = #leases
+          leases[l + 1], leases[l + 2] = score, id
           local e = n_entries
           jobs[e + 1], jobs[e + 2], jobs[e + 3], jobs[e + 4] = q.index, id, row[1], row[3] or ''
-          jobs[e + 5] = row[5] and tonumber(row[5]) or 0
+          jobs[e + 5] = rest[1] and tonumber(rest[1]) or 0
           -- 0 is TaskHarbor's word for "not given", where a worker without a policy runs it once.
-          jobs[e + 6] = row[6] and math.max(1, capped(row[6], ATTEMPTS_MAX)) or 0
-          jobs[e + 7], jobs[e + 8] = row[7] or '0', row[9] or '0'
+          jobs[e + 6] = rest[2] and math.max(1, capped(rest[2], ATTEMPTS_MAX)) or 0
+          jobs[e + 7], jobs[e + 8] = rest[3] or '0', row[5] or '0'
           jobs[e + 9], jobs[e + 10] = deliveries, digest or ''
-          jobs[e + 11], jobs[e + 12], jobs[e + 13] = row[11] or '', row[12] or '', row[13] or ''
+          jobs[e + 11], jobs[e + 12], jobs[e + 13] = rest[6] or '', rest[7] or '', pin or ''
           n_entries, n_jobs = e + 13, n_jobs + 1
         end
       end

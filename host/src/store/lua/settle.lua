@@ -17,7 +17,7 @@ local function settle()
   for n = 1, take_number() do
     local s = { q = queues[take_number()], id = take(), token = take(), code = take() }
     if s.code == 'D' then
-      s.result, s.ttl = take(), take_number()
+      s.result, s.ttl = take(), take()
     elseif s.code ~= 'L' then
       s.attempts, s.error, s.kind, s.last = take(), take(), take(), take()
     end
@@ -27,7 +27,8 @@ local function settle()
     s.digest = take()
     s.effects = take_effects()
     -- A job that stands twice in one batch is ended once.
-    local answer = ended[s.id] == s.token and REPEATED or fence(s.id, s.token, s.code == 'D')
+    s.row = JOB .. s.id
+    local answer = ended[s.id] == s.token and REPEATED or fence(s.row, s.token, s.code == 'D')
       or trouble(s.q) or obstacle(s.effects)
     if answer then
       answers[n] = answer
@@ -46,7 +47,7 @@ local function settle()
     end
   end
   for _, s in ipairs(list) do
-    local q, id, row = s.q, s.id, JOB .. s.id
+    local q, id, row = s.q, s.id, s.row
     if s.code == 'D' then
       call('HSET', row, 'status', 'done', 'lease_token', '', 'lease_expires_at_nano', '0', 'done_token', s.token,
         'finished_at_nano', now_nano, 'result', s.result, unpack(ARGV, s.first, s.final))
@@ -54,10 +55,11 @@ local function settle()
       local done = q.finished or {}
       done[#done + 1] = id
       q.finished = done
-      if s.ttl > (q.ttl or 0) then
-        q.ttl = s.ttl
+      local seconds = tonumber(s.ttl)
+      if seconds > (q.ttl or 0) then
+        q.ttl = seconds
       end
-      keep(s.digest, tonumber(now_s) + s.ttl)
+      keep(s.digest, tonumber(now_s) + seconds)
     elseif s.code == 'R' then
       local delay = tonumber(s.last)
       local status, run_at = 'ready', '0'
@@ -97,7 +99,7 @@ local function settle()
     if q.finished then
       call('RPUSH', q.done, unpack(q.finished))
       call('LTRIM', q.done, -DONE_MAX, -1)
-      call('EXPIRE', q.done, q.ttl)
+      call('EXPIRE', q.done, whole(q.ttl))
       count(q, 'done', #q.finished)
     end
     count(q, 'retried', q.retried or 0)

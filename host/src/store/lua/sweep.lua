@@ -33,6 +33,8 @@ for _, q in ipairs(queues) do
     end
   end
 end
+-- After FLUSHALL the prefix is marked again.
+try('HSETNX', PREFIX .. ':meta', 'layout', LAYOUT)
 -- A queue that nobody has enqueued into through us is known from here on.
 for _, q in ipairs(queues) do
   try('SADD', QUEUES, q.name)
