@@ -8,22 +8,24 @@
 //! ends with an error; nothing half-alive keeps its place in the fleet.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Sources};
 use crate::executor::wasm::{WasmExecutor, WasmOptions};
 use crate::job::{StoreId, visible};
 use crate::jumpscript::{self, Digest, Manifest, ScriptName};
 use crate::maintenance::Maintenance;
+use crate::node;
 use crate::ports::{BoxFuture, Candidate, PublishError, PublishRule, Published, Publisher, Pulse};
 use crate::sandbox::{self, Compiler, Sandbox};
-use crate::scripts_folder::{Params, ScriptsFolder};
+use crate::scripts_folder::{self, Params, ScriptsFolder};
 use crate::store::embedded::{self, Embedded};
 use crate::store::{self, NewJumpscript, Store};
+use crate::telemetry::LevelHandle;
 use crate::worker::{self, Worker};
 
 /// How long a job of an unknown type waits for its jumpscript.
@@ -57,11 +59,12 @@ pub struct Host {
 impl Host {
     /// Starts every service. Must be called inside a current-thread runtime: it becomes the I/O thread.
     ///
-    /// `compiler` is the program that compiles jumpscripts as a child process; normally this one.
+    /// `compiler` is the program that compiles jumpscripts as a child process; normally this one. With `reload` a
+    /// changed configuration is taken on SIGHUP.
     ///
     /// # Errors
     /// When Redis, the engine, the scripts folder or the private Redis cannot be used; nothing is left running.
-    pub async fn start(config: &Config, compiler: Compiler) -> Result<Self, Error> {
+    pub async fn start(config: &Config, compiler: Compiler, reload: Option<Reload>) -> Result<Self, Error> {
         let embedded = if config.redis.is_embedded {
             Some(Embedded::start(&config.data).await.map_err(Error::Other)?)
         } else {
@@ -71,7 +74,7 @@ impl Host {
         if let Some(embedded) = &embedded {
             options.url.clone_from(&embedded.address().url);
         }
-        match Self::start_on(config, compiler, &options).await {
+        match Self::start_on(config, compiler, reload, &options).await {
             Ok(host) => Ok(Self { embedded, ..host }),
             Err(error) => {
                 if let Some(embedded) = embedded {
@@ -82,12 +85,18 @@ impl Host {
         }
     }
 
-    async fn start_on(config: &Config, compiler: Compiler, options: &store::Options) -> Result<Self, Error> {
+    async fn start_on(
+        config: &Config,
+        compiler: Compiler,
+        reload: Option<Reload>,
+        options: &store::Options,
+    ) -> Result<Self, Error> {
         let store = Store::connect(StoreId::default(), options).await?;
         store.server_notes().iter().for_each(|note| tracing::warn!(note, "redis is usable, but"));
         let sandbox = Sandbox::new(sandbox_options(config, compiler))?;
         sandbox.notes().iter().for_each(|note| tracing::warn!(note, "engine is usable, but"));
-        let concurrency = config.concurrency.min(sandbox.pool_size());
+        let pool_size = sandbox.pool_size();
+        let concurrency = config.concurrency.min(pool_size);
         if concurrency < config.concurrency {
             tracing::warn!(asked = config.concurrency, concurrency, "concurrency lowered to the pool's size");
         }
@@ -105,50 +114,55 @@ impl Host {
             )
             .map_err(|error| Error::Other(format!("cannot start the threads for guests: {error}")))?,
         );
-
         let pulse = Arc::new(Pulse::new());
         let worker =
             Worker::new(store.clone(), executor.clone(), worker_options(config, concurrency), Arc::clone(&pulse));
-        let seen = worker.seen();
         let (stop_worker, worker_stopped) = watch::channel(false);
         let (stop_rest, rest_stopped) = watch::channel(false);
-        let mut services = JoinSet::new();
+        let (tell_faults, file_faults) = watch::channel(Vec::new());
+        let (tell_limits, limits) = watch::channel(config.health);
 
-        let mut restore = None;
-        if let Some(folder) = &config.scripts {
-            let folder = ScriptsFolder::new(Params {
-                folder: folder.clone(),
-                publisher: Arc::new(StorePublisher::new(store.clone())),
-                on_state: Arc::new(|state| {
-                    for (file, fault) in &state.faults {
-                        tracing::warn!(file = %file.display(), %fault, "file not published");
-                    }
-                }),
-                options: crate::watch::Options::default(),
-            })
-            .map_err(Error::Other)?;
-            restore = Some(folder.restorer());
-            let stopped = rest_stopped.clone();
-            services.spawn(async move {
-                folder.run(stopped).await;
-                "scripts folder"
-            });
-        }
-        let on_flushed: Box<dyn Fn() + Send> = Box::new(move || {
-            if let Some(restore) = &restore {
-                restore.restore();
+        let folder = match &config.scripts {
+            Some(folder) => Some(scripts_folder(folder, &store, tell_faults)?),
+            None => None,
+        };
+        let restorer = folder.as_ref().map(ScriptsFolder::restorer);
+        let (watchdog, health, board) = node::services(node::Params {
+            store: store.clone(),
+            node: config.node.clone(),
+            gid: config.gid,
+            nid: config.nid,
+            roles: config.roles.clone(),
+            queues: config.queues.iter().map(|queue| queue.name.clone()).collect(),
+            loops: vec![node::Loop { name: "worker".to_owned(), queue: None, pulse }],
+            data: config.data.clone(),
+            pool_size,
+            file_faults,
+            limits,
+        });
+        let on_flushed = Box::new(move || {
+            board.nudge();
+            if let Some(restorer) = &restorer {
+                restorer.restore();
             }
         });
-        let maintenance = Maintenance::new(store.clone(), executor, seen, on_flushed);
-        let stopped = rest_stopped.clone();
-        services.spawn(async move {
-            maintenance.run(stopped).await;
-            "maintenance"
-        });
+        let maintenance = Maintenance::new(store.clone(), executor, worker.seen(), on_flushed);
+
+        let mut services = Services { tasks: JoinSet::new(), stopped: rest_stopped };
+        services.start("watchdog", |stopped| watchdog.run(stopped));
+        services.start("health", |stopped| health.run(stopped));
+        services.start("maintenance", |stopped| maintenance.run(stopped));
+        if let Some(folder) = folder {
+            services.start("scripts folder", |stopped| folder.run(stopped));
+        }
+        if let Some(Reload { sources, level }) = reload {
+            let reloader = node::Reloader::new(config.clone(), sources, tell_limits, level);
+            services.start("reloader", |stopped| reloader.run(stopped));
+        }
         let worker_done = tokio::spawn(worker.run(worker_stopped));
         Ok(Self {
             store,
-            services,
+            services: services.tasks,
             stop_worker,
             stop_rest,
             worker_done: Some(worker_done),
@@ -206,6 +220,51 @@ impl Host {
         }
         totals
     }
+}
+
+/// Where a changed configuration comes from, and what takes a new log level.
+#[derive(Debug)]
+pub struct Reload {
+    /// The sources that were read at the start.
+    pub sources: Sources,
+    /// The filter of the log.
+    pub level: Option<LevelHandle>,
+}
+
+/// The services beside the worker.
+struct Services {
+    tasks: JoinSet<&'static str>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Services {
+    /// Starts a service; its name is said when it ends although nobody asked it to.
+    fn start<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        name: &'static str,
+        run: impl FnOnce(watch::Receiver<bool>) -> F,
+    ) {
+        let service = run(self.stopped.clone());
+        self.tasks.spawn(async move {
+            service.await;
+            name
+        });
+    }
+}
+
+/// The service of the scripts folder, which tells its faults to the health checks.
+fn scripts_folder(folder: &Path, store: &Store, faults: watch::Sender<Vec<String>>) -> Result<ScriptsFolder, Error> {
+    let on_state = move |state: &scripts_folder::State| {
+        let told = state.faults.values().cloned().collect::<Vec<_>>();
+        faults.send_if_modified(|old| std::mem::replace(old, told.clone()) != told);
+    };
+    ScriptsFolder::new(Params {
+        folder: folder.to_owned(),
+        publisher: Arc::new(StorePublisher::new(store.clone())),
+        on_state: Arc::new(on_state),
+        options: crate::watch::Options::default(),
+    })
+    .map_err(Error::Other)
 }
 
 async fn joined(

@@ -38,7 +38,7 @@ pub(super) async fn run(global: Global, args: DevArgs) -> Result<ExitCode, Failu
     config.scripts = None;
     telemetry::start(&config.log, &environment()).map_err(Failure::usage)?;
     config.notes.iter().for_each(|note| tracing::warn!(note, "configuration is usable, but"));
-    let host = Host::start(&config, own_compiler()).await?;
+    let host = Host::start(&config, own_compiler(), None).await?;
     if let Some(address) = host.embedded() {
         print::note(&format!("redis on port {} (redis-cli -p {}), {}", address.port, address.port, address.url));
     }

@@ -89,7 +89,12 @@ impl Global {
 
     /// The whole configuration, with the flags in `given`.
     fn load(&self, given: Given) -> Result<Config, Failure> {
-        Ok(Config::load(&Sources::of_process(given, self.config.clone()))?)
+        Ok(Config::load(&self.sources(given))?)
+    }
+
+    /// All sources of settings, with the flags in `given`.
+    fn sources(&self, given: Given) -> Sources {
+        Sources::of_process(given, self.config.clone())
     }
 
     /// A connection for a command. Where nobody named a Redis and a private one runs on this data folder, it is used.

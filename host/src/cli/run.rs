@@ -11,7 +11,7 @@ use super::failure::FAILED;
 use super::{Failure, Global, print};
 use crate::clock::parse_duration;
 use crate::config::{Config, Given, LogFormat, Queue, environment};
-use crate::host::{Host, own_compiler};
+use crate::host::{Host, Reload, own_compiler};
 use crate::telemetry;
 
 /// Arguments of `wasmhost run`.
@@ -82,10 +82,11 @@ fn some<T>(values: Vec<T>) -> Option<Vec<T>> {
 /// Runs the command.
 pub(super) async fn run(global: Global, args: RunArgs) -> Result<ExitCode, Failure> {
     let given = args.given(&global);
-    let config = global.load(given)?;
-    telemetry::start(&config.log, &environment()).map_err(Failure::usage)?;
+    let sources = global.sources(given);
+    let config = Config::load(&sources)?;
+    let level = telemetry::start(&config.log, &environment()).map_err(Failure::usage)?;
     config.notes.iter().for_each(|note| tracing::warn!(note, "configuration is usable, but"));
-    let host = Host::start(&config, own_compiler()).await?;
+    let host = Host::start(&config, own_compiler(), Some(Reload { sources, level: Some(level) })).await?;
     until_stopped(host, &config).await
 }
 

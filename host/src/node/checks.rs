@@ -392,6 +392,19 @@ pub fn hashes(wrong_keys: &[(String, String)]) -> Check {
     Check::new("hashes", "hashes", found)
 }
 
+/// Files of the scripts folder that cannot be published. The code published before stays live, so this is amber.
+#[must_use]
+pub fn scripts(faults: &[String]) -> Check {
+    let found = match faults {
+        [] => Found::ok("scripts folder: 0 files refused, limit 0"),
+        [first, ..] => Found::warning(
+            format!("scripts folder: {} files refused, limit 0; the first: {first}", faults.len()),
+            "mend or remove the file; what was published before stays live",
+        ),
+    };
+    Check::new("scripts", "scripts", found)
+}
+
 /// A field of /proc/meminfo in bytes.
 fn meminfo(field: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;

@@ -3,44 +3,31 @@
 //! Invariant: the checks go on while Redis is away; its own check is red then. A change of state is logged once.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use tokio::sync::watch;
 
-use super::checks::{self, Check, Loop, State};
-use super::{Board, Report};
+use super::checks::{self, Check, State};
+use super::{Board, Params, Report};
 use crate::config;
-use crate::store::Store;
 
 /// The service that runs the built-in checks.
 #[derive(Debug)]
 pub struct Health {
-    store: Store,
-    loops: Vec<Loop>,
-    data: PathBuf,
-    pool_size: usize,
-    limits: watch::Receiver<config::Health>,
+    params: Params,
     board: Board,
     known: HashMap<String, State>,
 }
 
 impl Health {
-    pub(super) fn new(
-        store: Store,
-        loops: Vec<Loop>,
-        data: PathBuf,
-        pool_size: usize,
-        limits: watch::Receiver<config::Health>,
-        board: Board,
-    ) -> Self {
-        Self { store, loops, data, pool_size, limits, board, known: HashMap::new() }
+    pub(super) fn new(params: Params, board: Board) -> Self {
+        Self { params, board, known: HashMap::new() }
     }
 
     /// Checks every `health.interval` until `shutdown` is true or its sender is gone.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         loop {
-            let limits = self.limits.borrow_and_update().to_owned();
+            let limits = self.params.limits.borrow_and_update().to_owned();
             let checked = tokio::select! {
                 checked = self.check(&limits) => checked,
                 _ = shutdown.wait_for(|is_over| *is_over) => return,
@@ -52,16 +39,17 @@ impl Health {
             }
             tokio::select! {
                 () = tokio::time::sleep(limits.interval) => {}
-                Ok(()) = self.limits.changed() => {}
+                Ok(()) = self.params.limits.changed() => {}
+                Ok(()) = self.params.file_faults.changed() => {}
                 _ = shutdown.wait_for(|is_over| *is_over) => return,
             }
         }
     }
 
     async fn check(&self, limits: &config::Health) -> Vec<Check> {
-        let (disk, facts) = tokio::join!(checks::disk(&self.data, limits), self.store.server_facts());
+        let (disk, facts) = tokio::join!(checks::disk(&self.params.data, limits), self.params.store.server_facts());
         let beat = self.board.beat();
-        let mut redis = checks::redis(self.store.address(), &facts);
+        let mut redis = checks::redis(self.params.store.address(), &facts);
         // A server that answers but does not take a heartbeat does not take jobs either.
         if let (Some(failure), State::Ok | State::Warning) = (&beat.failure, redis.state) {
             redis.state = State::Error;
@@ -73,9 +61,10 @@ impl Health {
             disk,
             checks::memory(limits),
             checks::swap(),
-            checks::map_count(self.pool_size),
-            checks::loops(&self.loops, limits),
+            checks::map_count(self.params.pool_size),
+            checks::loops(&self.params.loops, limits),
             checks::hashes(&beat.wrong_keys),
+            checks::scripts(&self.params.file_faults.borrow()),
         ];
         if let Ok(facts) = &facts {
             all.push(checks::clock(facts.clock_ahead_ms, limits));

@@ -50,6 +50,8 @@ pub struct Params {
     pub data: PathBuf,
     /// Sandboxes that can exist at once.
     pub pool_size: usize,
+    /// What is wrong with files of the scripts folder, each a sentence; empty while all is well.
+    pub file_faults: watch::Receiver<Vec<String>>,
     /// The thresholds; a new value takes effect at once.
     pub limits: watch::Receiver<config::Health>,
 }
@@ -62,12 +64,12 @@ pub fn services(params: Params) -> (Watchdog, Health, Board) {
     let watchdog = Watchdog::new(
         params.store.clone(),
         presence,
-        params.queues,
+        params.queues.clone(),
         params.loops.clone(),
         params.limits.clone(),
         board.clone(),
     );
-    let health = Health::new(params.store, params.loops, params.data, params.pool_size, params.limits, board.clone());
+    let health = Health::new(params, board.clone());
     (watchdog, health, board)
 }
 
@@ -75,7 +77,7 @@ fn presence(params: &Params) -> Presence {
     let pid = std::process::id();
     let random = crate::store::new_token();
     let redis = checks::redis_component(params.store.address());
-    let components = ["disks", "memory", "swap", "map_count", "loops", "clock", "hashes"];
+    let components = ["disks", "memory", "swap", "map_count", "loops", "clock", "hashes", "scripts"];
     Presence {
         node: params.node.clone(),
         session: format!("{}_{}_{pid}_{}", params.gid, params.nid, &random[..16]),

@@ -76,6 +76,7 @@ impl<'a> Plan<'a> {
             loops: vec![Loop { name: "reserve".to_owned(), queue: None, pulse: Arc::clone(&pulse) }],
             data: self.data,
             pool_size: 8,
+            file_faults: watch::channel(Vec::new()).1,
             limits: limits_seen,
         });
         let session = watchdog.session().to_owned();
