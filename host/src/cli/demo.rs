@@ -9,12 +9,10 @@ use serde::Deserialize;
 
 use super::failure::FAILED;
 use super::{Failure, Global, print};
-use crate::job::{JobId, JobState, NewJob, visible};
+use crate::job::{JobId, JobState, NewJob, PAYLOAD_BYTES_MAX, visible};
 
 /// The jumpscript that the demo runs.
 const SCRIPT: &str = "text-stats";
-/// Larger files are left out; nobody reads them.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Rows of the table; the rest is summed up.
 const ROWS_MAX: usize = 40;
 /// Longest wait for one job.
@@ -40,16 +38,16 @@ struct Stats {
 
 /// Runs the command.
 pub(super) async fn run(global: Global, args: DemoArgs) -> Result<ExitCode, Failure> {
-    let files = text_files(&args.folder).await?;
+    let (files, left_out) = text_files(&args.folder).await?;
     if files.is_empty() {
         return Err(Failure::usage(format!("`{}` has no text file that git knows", args.folder.display())));
     }
     let store = global.connect().await?;
     let jobs: Vec<NewJob> = files
         .iter()
-        .map(|(path, text)| {
-            let payload = serde_json::json!({ "path": path, "text": text }).to_string();
-            NewJob { content_type: "application/json".to_owned(), ..NewJob::new("default", SCRIPT, payload) }
+        .map(|(_, payload)| NewJob {
+            content_type: "application/json".to_owned(),
+            ..NewJob::new("default", SCRIPT, payload.clone())
         })
         .collect();
     let start = Instant::now();
@@ -76,6 +74,9 @@ pub(super) async fn run(global: Global, args: DemoArgs) -> Result<ExitCode, Fail
         failures.len(),
         took.as_millis()
     ));
+    if left_out > 0 {
+        print::line(&format!("{left_out} files are no text, or too large for a job, and were left out"));
+    }
     Ok(ExitCode::from(if failures.is_empty() { 0 } else { FAILED }))
 }
 
@@ -125,27 +126,30 @@ fn print_table(rows: &[(&String, Stats)]) {
     ));
 }
 
-/// The text files that git knows in `folder`, with their content.
-async fn text_files(folder: &std::path::Path) -> Result<Vec<(String, String)>, Failure> {
+/// The text files that git knows in `folder` with the payload of their job, and how many files are no text.
+async fn text_files(folder: &std::path::Path) -> Result<(Vec<(String, String)>, usize), Failure> {
     let output = tokio::process::Command::new("git").arg("-C").arg(folder).args(["ls-files", "-z"]).output().await;
     let output = output.map_err(|error| Failure::new(format!("cannot run `git`: {error}")))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(Failure::usage(format!("`git ls-files` failed: {text}")));
     }
-    let mut files = Vec::new();
-    for name in output.stdout.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        // A name that is not UTF-8 cannot travel in JSON.
-        let Ok(name) = std::str::from_utf8(name) else { continue };
-        let path = folder.join(name);
-        let is_small = std::fs::symlink_metadata(&path).is_ok_and(|f| f.is_file() && f.len() <= FILE_BYTES_MAX);
-        if !is_small {
-            continue;
-        }
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
-        if !text.contains('\0') {
-            files.push((name.to_owned(), text));
-        }
+    let names: Vec<&[u8]> = output.stdout.split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
+    let files: Vec<(String, String)> = names.iter().filter_map(|name| payload_of(folder, name)).collect();
+    let left_out = names.len() - files.len();
+    Ok((files, left_out))
+}
+
+/// Name and payload of a text file; `None` for other files, and for what is too large for a job.
+fn payload_of(folder: &std::path::Path, name: &[u8]) -> Option<(String, String)> {
+    // A name that is not UTF-8 cannot travel in JSON.
+    let name = std::str::from_utf8(name).ok()?;
+    let path = folder.join(name);
+    let size = std::fs::symlink_metadata(&path).ok().filter(std::fs::Metadata::is_file)?.len();
+    if size > PAYLOAD_BYTES_MAX as u64 {
+        return None;
     }
-    Ok(files)
+    let text = std::fs::read_to_string(&path).ok().filter(|text| !text.contains('\0'))?;
+    let payload = serde_json::json!({ "path": name, "text": text }).to_string();
+    (payload.len() <= PAYLOAD_BYTES_MAX).then(|| (name.to_owned(), payload))
 }
