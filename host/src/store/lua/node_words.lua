@@ -2,6 +2,10 @@
 --
 -- A member of the registry is `node/n/session`. Its score is the server's time of its last beat in ms, so liveness never
 -- depends on a clock of a node. Neither names of nodes nor sessions contain `/`.
+--
+-- KEYS     1 members by last beat, 2 what members say, 3 watchdog, 4 heartbeat, 5 sessions, 6 application, 7 status,
+--          8 lastcheck, 9 monitoring
+-- ARGV     taken one after the other by `take`; the file it is joined with says which
 
 local call = redis.call
 local NODES, INFO, WATCHDOG, HEARTBEAT = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
