@@ -53,7 +53,7 @@ async fn overwriting_a_file_a_hundred_times_under_load_fails_no_job() {
     let (store, prefix) = redis.store().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("reloaded.wasm");
-    // A name of its own: the guest's manifest names another.
+    // A name of its own, which wins over the one inside the file.
     std::fs::write(folder.path().join("reloaded.toml"), "name = 'reloaded'").unwrap();
     let code = guests::wasm("echo");
     put(&file, &variant(&code, "first"), false);

@@ -27,7 +27,7 @@ pub struct Inspection {
     pub imports: Vec<Import>,
     /// What it exports, by name.
     pub exports: Vec<String>,
-    /// The manifest that the SDK embedded.
+    /// The manifest that the SDK embedded, or the one appended at publish.
     pub manifest: Option<Manifest>,
     pub(super) shape: Shape,
 }
@@ -230,7 +230,8 @@ impl<'a> Outline<'a> {
                 }
                 // The linker leaves the section in the core module inside the component.
                 Payload::CustomSection(section) if section.name() == MANIFEST_SECTION => {
-                    outline.manifest.get_or_insert(section.data());
+                    // The last one: a manifest beside the file is appended at publish, and wins over the SDK's.
+                    outline.manifest = Some(section.data());
                 }
                 _ => {}
             }
