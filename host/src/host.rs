@@ -156,7 +156,8 @@ impl Host {
             services.start("scripts folder", |stopped| folder.run(stopped));
         }
         if let Some(Reload { sources, level }) = reload {
-            let reloader = node::Reloader::new(config.clone(), sources, tell_limits, level);
+            let reloader = node::Reloader::new(config.clone(), sources, tell_limits, level)
+                .map_err(|error| Error::Other(format!("SIGHUP cannot be handled: {error}")))?;
             services.start("reloader", |stopped| reloader.run(stopped));
         }
         let worker_done = tokio::spawn(worker.run(worker_stopped));

@@ -4,6 +4,7 @@ mod doctor;
 mod faults;
 mod formats;
 mod life;
+mod process;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

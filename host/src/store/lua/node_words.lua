@@ -1,5 +1,10 @@
 -- Shared by node_beat.lua and node_leave.lua: names, and who else is alive.
 --
+-- KEYS     1 registry {prefix}:nodes, 2 {prefix}:nodes:info, 3 workers:watchdog, 4 workers:heartbeat,
+--          5 workers:sessions, 6 application, 7 healthcheck:status, 8 healthcheck:lastcheck, 9 healthcheck:monitoring
+-- ARGV     taken one after the other, as each script says
+-- Returns  nothing: it is joined in front of a script
+--
 -- A member of the registry is `node/n/session`. Its score is the server's time of its last beat in ms, so liveness never
 -- depends on a clock of a node. Neither names of nodes nor sessions contain `/`.
 --
