@@ -1,6 +1,7 @@
 //! `wasmhost jobs`: what became of jobs.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
@@ -8,13 +9,14 @@ use serde_json::{Map, Value, json};
 use super::exec::json_or_text;
 use super::failure::FAILED;
 use super::{Failure, Global, Output, print};
+use crate::clock::{Timestamp, format_duration};
 use crate::job::{JobId, JobState, visible, visible_lines};
 use crate::store::JobRecord;
 
 /// The verbs of `wasmhost jobs`.
 #[derive(Debug, Subcommand)]
 pub(super) enum JobsCommand {
-    /// List jobs, newest states first
+    /// List jobs
     Ls {
         /// Only this queue
         #[arg(long)]
@@ -115,24 +117,51 @@ fn text_line(text: &str, chars_max: usize) -> String {
     if line.chars().count() <= chars_max { line } else { line.chars().take(chars_max).chain(['…']).collect() }
 }
 
-/// Fields with a form of their own; all others are shown as they lie in the hash.
-const BODIES: [&str; 5] = ["payload", "result", "log", "last_error", "metadata"];
+/// Fields with a form of their own, shown after the others.
+const BODIES: [&str; 5] = ["payload", "metadata", "result", "last_error", "log"];
 /// Fields that are proofs, not facts for people.
 const HIDDEN: [&str; 2] = ["lease_token", "done_token"];
+/// The order in which a person reads; what is not named comes after, by name.
+const ORDER: [&str; 12] = [
+    "status",
+    "queue",
+    "type",
+    "digest",
+    "pin",
+    "attempts",
+    "max_attempts",
+    "deliveries",
+    "node",
+    "created_at_nano",
+    "run_at_nano",
+    "finished_at_nano",
+];
+
+/// The plain fields of a job in reading order, each as name and text; times under their name without `_nano`.
+fn facts(record: &JobRecord) -> Vec<(String, String)> {
+    let place = |name: &str| ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len());
+    let is_plain = |name: &str| !BODIES.contains(&name) && !HIDDEN.contains(&name);
+    let mut fields: Vec<&(String, Vec<u8>)> = record.fields.iter().filter(|(name, _)| is_plain(name)).collect();
+    fields.sort_by(|(a, _), (b, _)| (place(a), a).cmp(&(place(b), b)));
+    let fact = |(name, value): &(String, Vec<u8>)| {
+        let Some(stem) = name.strip_suffix("_nano") else {
+            return Some((visible(name), visible(&String::from_utf8_lossy(value))));
+        };
+        // A zero is TaskHarbor's way to say that there is no such time.
+        let nanos = record.number(name).filter(|nanos| *nanos != 0)?;
+        let text = match stem {
+            "timeout" => format_duration(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))),
+            _ => Timestamp::from_nanos(nanos).to_string(),
+        };
+        Some((stem.to_owned(), text))
+    };
+    fields.into_iter().filter_map(fact).collect()
+}
 
 fn show(id: &JobId, record: &JobRecord) {
-    print::line(&format!("{:<24} {id}", "id"));
-    for (name, value) in record.fields.iter().filter(|(name, _)| !HIDDEN.contains(&name.as_str())) {
-        let is_time = name.ends_with("_nano") && name != "timeout_nano";
-        if BODIES.contains(&name.as_str()) {
-            continue;
-        }
-        let text = match record.time(name) {
-            Some(time) if is_time => time.to_string(),
-            None if is_time => "-".to_owned(),
-            _ => visible(&String::from_utf8_lossy(value)),
-        };
-        print::line(&format!("{:<24} {text}", visible(name)));
+    print::line(&format!("{:<18} {id}", "id"));
+    for (name, text) in facts(record) {
+        print::line(&format!("{name:<18} {text}"));
     }
     for name in BODIES {
         if let Some(value) = record.field(name).filter(|value| !value.is_empty()) {
@@ -143,24 +172,25 @@ fn show(id: &JobId, record: &JobRecord) {
     }
 }
 
-/// A job as JSON: the hash's fields under their names, numbers as numbers, times also as text.
+/// Fields that count something.
+const COUNTS: [&str; 6] = ["attempts", "max_attempts", "deliveries", "wall_us", "cpu_us", "memory_bytes_peak"];
+
+/// A job as JSON: the hash's fields, counts as numbers, times as RFC 3339 text under their name without `_nano`.
 pub(super) fn shape(id: &JobId, record: &JobRecord, with_bodies: bool) -> Value {
     let mut map = Map::new();
     map.insert("id".to_owned(), id.to_string().into());
-    for (name, value) in &record.fields {
-        let is_body = BODIES.contains(&name.as_str());
-        if HIDDEN.contains(&name.as_str()) || (is_body && !with_bodies && name != "last_error") {
-            continue;
-        }
-        let shaped = match name.as_str() {
-            "payload" | "result" | "metadata" => json_or_text(value),
-            _ => match record.number(name) {
-                // A type or an error that happens to be digits stays text.
-                Some(number) if !is_body && name != "type" && name != "queue" => number.into(),
+    for (name, text) in facts(record) {
+        let count = record.number(&name).filter(|_| COUNTS.contains(&name.as_str()));
+        map.insert(name, count.map_or_else(|| text.into(), Value::from));
+    }
+    for name in BODIES.into_iter().filter(|name| with_bodies || *name == "last_error") {
+        if let Some(value) = record.field(name) {
+            let shaped = match name {
+                "payload" | "result" | "metadata" => json_or_text(value),
                 _ => String::from_utf8_lossy(value).into_owned().into(),
-            },
-        };
-        map.insert(name.clone(), shaped);
+            };
+            map.insert(name.to_owned(), shaped);
+        }
     }
     Value::Object(map)
 }

@@ -212,8 +212,10 @@ impl Store {
     /// When Redis cannot be reached.
     pub async fn adopt_foreign(&self) -> Result<Adopted, Error> {
         let mut found = Adopted::default();
+        // In this order: what is published in between looks removed or changed, and the script sees that it is not.
+        let records = self.records().await?;
         let mut routes = self.routes().await?;
-        for (field, text) in self.records().await? {
+        for (field, text) in records {
             let record = match parse(&field, &text) {
                 Ok(Some(record)) => record,
                 // JumpScale's own jumpscripts are source text for its own workers.
