@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::Stdio;
 
 use crate::support::guests;
-use crate::support::program::{Invocation, program};
+use crate::support::program::{Host, Invocation, program};
 use crate::support::redis::RedisServer;
 
 fn fails(code: i32, arguments: &[&str]) -> String {
@@ -165,4 +165,66 @@ fn escape_codes_in_a_payload_never_reach_the_terminal_raw() {
     let id = on(&["submit", "--type", "x", "--payload", "a\u{1b}[2Jb\u{202e}c"]).ok();
     let shown = on(&["jobs", "show", id.trim()]).ok();
     assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}') && shown.contains("\\u{1b}"), "{shown}");
+}
+
+#[test]
+fn a_closed_stdin_and_a_poor_terminal_change_nothing() {
+    let echo = guests::path("echo");
+    let echo = echo.to_str().unwrap();
+    for (name, value) in [("LANG", "C"), ("TERM", "dumb"), ("NO_COLOR", "1"), ("COLUMNS", "1")] {
+        let said = Invocation::new(["exec", echo, "--payload", "-"]).env(name, value).run();
+        assert_eq!((said.code, said.stdout.as_str()), (0, ""), "{name}: {}", said.stderr);
+        let refused = Invocation::new(["submti"]).env(name, value).run().fails(2);
+        assert!(!refused.contains('\u{1b}'), "{name}: colours on a pipe: {refused}");
+    }
+}
+
+/// Ctrl-C while a command waits: it ends by the signal, and the job goes on.
+#[test]
+fn an_interrupted_wait_leaves_the_job_in_its_queue() {
+    let redis = RedisServer::shared();
+    let prefix = redis.options().prefix;
+    let on = |arguments: &[&str]| Invocation::new(arguments.iter().copied()).on(redis.url(), &prefix).run();
+    let mut command = program();
+    command.args(["submit", "--type", "x", "--wait", "--redis", redis.url(), "--prefix", &prefix]);
+    let mut waiting = Host::spawn(command);
+    let ids = || {
+        let listed: serde_json::Value = serde_json::from_str(&on(&["jobs", "ls", "--output", "json"]).ok()).unwrap();
+        listed["jobs"].as_array().map_or(0, Vec::len)
+    };
+    while ids() == 0 {}
+    waiting.signal("INT");
+    assert_ne!(waiting.wait(), 0);
+    assert_eq!(ids(), 1);
+}
+
+#[test]
+fn an_interrupted_host_stops_cleanly_and_takes_its_private_redis_with_it() {
+    let data = tempfile::tempdir().unwrap();
+    let mut command = program();
+    command.args(["run", "--embedded", "--data"]).arg(data.path());
+    let mut host = Host::spawn(command);
+    host.wait_for_line("host ready");
+    let address: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(data.path().join("redis/address.json")).unwrap()).unwrap();
+    host.signal("INT");
+    assert_eq!(host.wait(), 0, "{}", host.said());
+    let socket = address["socket"].as_str().unwrap();
+    assert!(std::os::unix::net::UnixStream::connect(socket).is_err(), "the private redis is gone");
+}
+
+#[test]
+fn a_host_without_a_redis_program_says_how_to_get_one() {
+    let data = tempfile::tempdir().unwrap();
+    let nowhere = data.path().to_str().unwrap();
+    let said = Invocation::new(["run", "--embedded", "--data", nowhere]).env("PATH", nowhere).run().fails(1);
+    assert!(said.contains("redis-server") && said.contains("hint: "), "{said}");
+}
+
+#[test]
+fn an_unknown_key_of_the_configuration_file_is_refused_with_the_nearest_one() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[retry]\nbaes = '1s'\n").unwrap();
+    let said = fails(2, &["run", "--config", file.path().to_str().unwrap()]);
+    assert!(said.contains("retry.baes") && said.contains("retry.base"), "{said}");
 }
