@@ -90,7 +90,7 @@ const GATHERED_MAX: usize = 32;
 
 /// The ends of attempts, gathered for the I/O thread.
 ///
-/// The reader is woken for the first end of a batch, for the [`GATHERED_MAX`]th, and when nothing is left running;
+/// The reader is woken for the first end of a batch, for the `GATHERED_MAX`th, and when nothing is left running;
 /// between the first and the others it may wait a little for more.
 #[derive(Default)]
 pub struct Completions {
