@@ -13,7 +13,7 @@ use wasmtime_wasi::p2::bindings as wasi;
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::guest::Guest;
+use super::guest::{Guest, component_wasi};
 use crate::ports::Level;
 
 mod generated {
@@ -29,15 +29,14 @@ use generated::wasmhost::jumpscript::progress;
 pub(super) use generated::wasmhost::jumpscript::types;
 pub(super) use generated::{Jumpscript, JumpscriptPre};
 
-/// The WASI part of a component's store.
-pub(super) struct Wasi {
-    pub(super) context: WasiCtx,
-    pub(super) resources: ResourceTable,
-}
+/// The WASI part of a component's store. A component that computes and returns never asks for it, so it is made when
+/// it does (half a microsecond, most of it seeds for random numbers).
+pub(super) type Wasi = Option<(WasiCtx, ResourceTable)>;
 
 impl WasiView for Guest<Wasi> {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi.context, table: &mut self.wasi.resources }
+        let (ctx, table) = self.wasi.get_or_insert_with(|| component_wasi(&self.log));
+        WasiCtxView { ctx, table }
     }
 }
 
@@ -74,14 +73,14 @@ pub(super) fn component_linker(engine: &Engine) -> wasmtime::Result<Linker<Guest
     type G = Guest<Wasi>;
     let mut linker = Linker::<G>::new(engine);
     let l = &mut linker;
-    wasi::io::error::add_to_linker::<G, Io>(l, |g| &mut g.wasi.resources)?;
-    wasi::io::poll::add_to_linker::<G, Io>(l, |g| &mut g.wasi.resources)?;
-    wasi::io::streams::add_to_linker::<G, Io>(l, |g| &mut g.wasi.resources)?;
+    wasi::io::error::add_to_linker::<G, Io>(l, |g| g.ctx().table)?;
+    wasi::io::poll::add_to_linker::<G, Io>(l, |g| g.ctx().table)?;
+    wasi::io::streams::add_to_linker::<G, Io>(l, |g| g.ctx().table)?;
     wasi::clocks::wall_clock::add_to_linker::<G, WasiClocks>(l, G::clocks)?;
     wasi::clocks::monotonic_clock::add_to_linker::<G, WasiClocks>(l, G::clocks)?;
-    wasi::random::random::add_to_linker::<G, WasiRandom>(l, |g| g.wasi.context.random())?;
-    wasi::random::insecure::add_to_linker::<G, WasiRandom>(l, |g| g.wasi.context.random())?;
-    wasi::random::insecure_seed::add_to_linker::<G, WasiRandom>(l, |g| g.wasi.context.random())?;
+    wasi::random::random::add_to_linker::<G, WasiRandom>(l, |g| g.ctx().ctx.random())?;
+    wasi::random::insecure::add_to_linker::<G, WasiRandom>(l, |g| g.ctx().ctx.random())?;
+    wasi::random::insecure_seed::add_to_linker::<G, WasiRandom>(l, |g| g.ctx().ctx.random())?;
     wasi::cli::environment::add_to_linker::<G, WasiCli>(l, G::cli)?;
     wasi::cli::exit::add_to_linker::<G, WasiCli>(l, G::cli)?;
     wasi::cli::stdin::add_to_linker::<G, WasiCli>(l, G::cli)?;

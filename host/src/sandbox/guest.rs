@@ -4,12 +4,11 @@ use std::time::Instant;
 
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store, UpdateDeadline};
-use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
 use super::cancel::CancelFlag;
-use super::contract::Wasi;
 use super::limits::Limits;
 use super::output::{Log, LogStream, ResultStream, Source};
 use super::run::Call;
@@ -60,14 +59,14 @@ fn builder(log: &Log) -> WasiCtxBuilder {
 }
 
 /// The WASI of a component: no stdin, stdout into the log, no environment.
-pub(super) fn component_wasi(log: &Log) -> Wasi {
+pub(super) fn component_wasi(log: &Log) -> (WasiCtx, ResourceTable) {
     let mut builder = builder(log);
     builder.stdout(LogStream { log: log.clone(), source: Source::Stdout });
     wasi(&mut builder)
 }
 
 /// The WASI of a command of WASI 0.2: payload on stdin, result on stdout.
-pub(super) fn command_wasi(log: &Log, call: &mut Call, result: &ResultStream) -> Wasi {
+pub(super) fn command_wasi(log: &Log, call: &mut Call, result: &ResultStream) -> (WasiCtx, ResourceTable) {
     wasi(&mut command(log, call, result))
 }
 
@@ -76,10 +75,10 @@ pub(super) fn core_wasi(log: &Log, call: &mut Call, result: &ResultStream) -> Wa
     command(log, call, result).build_p1()
 }
 
-fn wasi(builder: &mut WasiCtxBuilder) -> Wasi {
+fn wasi(builder: &mut WasiCtxBuilder) -> (WasiCtx, ResourceTable) {
     let mut resources = ResourceTable::new();
     resources.set_max_capacity(RESOURCES_MAX);
-    Wasi { context: builder.build(), resources }
+    (builder.build(), resources)
 }
 
 fn command(log: &Log, call: &mut Call, result: &ResultStream) -> WasiCtxBuilder {

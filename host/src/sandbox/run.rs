@@ -15,7 +15,7 @@ use wasmtime::{Engine, Store};
 
 use super::cancel::CancelFlag;
 use super::contract::types;
-use super::guest::{Guest, command_wasi, component_wasi, core_wasi};
+use super::guest::{Guest, command_wasi, core_wasi};
 use super::limits::Limits;
 use super::options::MEMORY_BYTES_MAX;
 use super::output::{Log, ResultStream};
@@ -102,13 +102,12 @@ pub(super) async fn run(engine: &Engine, script: &Script, mut call: Call, memory
     let deadline = start.checked_add(call.timeout).unwrap_or_else(|| start + Duration::from_secs(u32::MAX.into()));
     let timeout = call.timeout;
     let cancel = call.cancel.clone();
-    let result = ResultStream::default();
     let mut usage = Usage::default();
     let attempt = Attempt { deadline, timeout, cancel: &cancel, log: &log, usage: &mut usage };
 
     let outcome = match &script.linked {
         Linked::Component(pre) => {
-            let mut store = attempt.store(engine, component_wasi(&log), limits);
+            let mut store = attempt.store(engine, None, limits);
             let job = job(call);
             let run = async |store: &mut Store<_>| {
                 let instance = pre.instantiate_async(&mut *store).await?;
@@ -119,7 +118,8 @@ pub(super) async fn run(engine: &Engine, script: &Script, mut call: Call, memory
             returned.map_or_else(|outcome| outcome, returned_by_component)
         }
         Linked::Command(pre) => {
-            let mut store = attempt.store(engine, command_wasi(&log, &mut call, &result), limits);
+            let result = ResultStream::default();
+            let mut store = attempt.store(engine, Some(command_wasi(&log, &mut call, &result)), limits);
             let run = async |store: &mut Store<_>| {
                 let instance = pre.instantiate_async(&mut *store).await?;
                 instance.wasi_cli_run().call_run(store).await
@@ -134,6 +134,7 @@ pub(super) async fn run(engine: &Engine, script: &Script, mut call: Call, memory
             }
         }
         Linked::Core { pre, start } => {
+            let result = ResultStream::default();
             let mut store = attempt.store(engine, core_wasi(&log, &mut call, &result), limits);
             let run = async |store: &mut Store<_>| {
                 let instance = pre.instantiate_async(&mut *store).await?;

@@ -98,7 +98,7 @@ fn guests_that_loop_leave_their_thread_to_others() {
             (done(&finished), start.elapsed())
         };
         let (a, b, (slept, after)) = tokio::join!(looping(), looping(), nap);
-        assert_eq!(slept, "slept");
+        assert_eq!(slept, "");
         assert!(after < start.elapsed(), "the nap ended while the others still looped");
         assert!([a, b].iter().all(|finished| matches!(finished.outcome, Outcome::TimedOut { .. })));
     });

@@ -66,7 +66,8 @@ fn nothing_of_one_job_is_seen_by_the_next() {
 
 #[test]
 fn a_component_sees_no_environment_no_arguments_and_no_files() {
-    assert_eq!(done(&run("end", "surroundings")), "0 0 true true");
+    assert_eq!(done(&run("end", "environment")), "0 0");
+    assert_eq!(done(&run("end", "files")), "true true");
 }
 
 #[test]
@@ -138,7 +139,7 @@ fn more_jobs_than_the_pool_has_instances_wait_for_their_turn() {
     let wasm = guests::wasm("end");
     let script = sandbox.load(Digest::of(&wasm), &wasm).unwrap();
     let finished = block_on(futures_util::future::join_all((0..20).map(|_| sandbox.run(&script, Call::new("nap")))));
-    assert!(finished.iter().all(|finished| done(finished) == "slept"));
+    assert!(finished.iter().all(|finished| done(finished).is_empty()));
 }
 
 #[test]

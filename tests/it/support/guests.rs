@@ -6,13 +6,14 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Where a guest's Wasm file is, under the target directory.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("echo", "wasm32-wasip2/guest/echo.wasm"),
     ("text-stats", "wasm32-wasip2/guest/text_stats.wasm"),
     ("hello", "wasm32-wasip2/guest/hello.wasm"),
     ("die", "wasm32-wasip2/guest/examples/die.wasm"),
     ("say", "wasm32-wasip2/guest/examples/say.wasm"),
     ("end", "wasm32-wasip2/guest/examples/end.wasm"),
+    ("wait", "wasm32-wasip2/guest/examples/wait.wasm"),
     ("command", "wasm32-wasip2/guest/command.wasm"),
     ("command-preview1", "wasm32-wasip1/guest/command.wasm"),
 ];
