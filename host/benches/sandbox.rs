@@ -68,7 +68,7 @@ impl Variant {
     fn percentile(&self, share: f64) -> f64 {
         let mut sorted = self.micros.clone();
         sorted.sort_by(f64::total_cmp);
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        #[expect(clippy::cast_precision_loss, reason = "thousands of samples")]
         let index = (sorted.len() as f64 * share) as usize;
         sorted[index.min(sorted.len() - 1)]
     }

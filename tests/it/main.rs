@@ -7,6 +7,7 @@ mod config;
 mod dev;
 mod embedded;
 mod engine;
+mod examples;
 mod hot_reload;
 mod main_job;
 mod node;
