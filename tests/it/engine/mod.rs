@@ -8,6 +8,7 @@ mod enqueue;
 mod extend_lease;
 mod fail;
 mod jumpscripts;
+mod lost_answers;
 mod records;
 mod reserve;
 mod retry;

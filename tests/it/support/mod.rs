@@ -5,4 +5,5 @@
 pub mod docs;
 pub mod guests;
 pub mod program;
+pub mod proxy;
 pub mod redis;
