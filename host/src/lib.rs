@@ -32,6 +32,7 @@ pub mod worker;
 
 // Layer 4: composition.
 pub mod host;
+pub mod limits;
 
 // Layer 5: the command line.
 pub mod cli;

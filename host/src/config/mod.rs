@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use error::{Error, Origin};
 pub use keys::{Given, KEYS, KeySpec, OTHER_VARIABLES};
 pub use redis_url::REDIS_URL;
-pub use reference::{configuration_markdown, limits_markdown};
+pub use reference::configuration_markdown;
 pub use value::{Environment, Hardening, LogFormat, Queue, Secret, WEIGHT_MAX};
 
 use crate::job::visible;

@@ -15,13 +15,10 @@ use crate::clock::format_duration;
 use crate::config::Health;
 use crate::job::visible;
 use crate::ports::Pulse;
+use crate::sandbox::{MAPS_FOR_THE_REST, MAPS_PER_INSTANCE};
 use crate::store;
 use crate::store::node::ServerFacts;
 
-/// Memory maps that one instance of the pool needs at most, suspended ones included.
-const MAPS_PER_INSTANCE: u64 = 6;
-/// Memory maps that the rest of the process needs.
-const MAPS_BASE: u64 = 2_000;
 /// Share of Redis's memory in percent at which health is amber.
 const REDIS_MEMORY_AMBER: u64 = 80;
 /// Share of Redis's memory in percent at which health is red.
@@ -214,7 +211,7 @@ pub fn swap() -> Check {
 /// Memory maps that the kernel allows, against what the pool needs.
 #[must_use]
 pub fn map_count(pool_size: usize) -> Check {
-    let needed = (pool_size as u64).saturating_mul(MAPS_PER_INSTANCE).saturating_add(MAPS_BASE);
+    let needed = (pool_size as u64).saturating_mul(MAPS_PER_INSTANCE).saturating_add(MAPS_FOR_THE_REST);
     let allowed = read_number("/proc/sys/vm/max_map_count");
     let found = match allowed {
         None => Found::ok(format!("memory maps: {needed} needed for {pool_size} sandboxes, the kernel names no limit")),

@@ -14,19 +14,19 @@ use super::error::Error;
 use super::options::{Hardening, Options, POOL_SIZE};
 
 /// Most core instances in one component: `componentize-py` makes 38.
-pub(super) const CORE_INSTANCES_MAX: u32 = 64;
+pub const CORE_INSTANCES_MAX: u32 = 64;
 /// Most tables in one component.
-pub(super) const TABLES_MAX: u32 = 64;
+pub const TABLES_MAX: u32 = 64;
 /// Most linear memories in one component.
-pub(super) const MEMORIES_MAX: u32 = 4;
+pub const MEMORIES_MAX: u32 = 4;
 /// Most elements of one table.
-pub(super) const TABLE_ELEMENTS_MAX: usize = 10_000;
+pub const TABLE_ELEMENTS_MAX: usize = 10_000;
 /// Frames of a guest's backtrace.
 const BACKTRACE_FRAMES_MAX: usize = 24;
 /// What one suspended job needs of `vm.max_map_count`: four mappings and two for its stack.
-const MAPS_PER_INSTANCE: u64 = 6;
+pub const MAPS_PER_INSTANCE: u64 = 6;
 /// Mappings for everything else in the process.
-const MAPS_FOR_THE_REST: u64 = 2_000;
+pub const MAPS_FOR_THE_REST: u64 = 2_000;
 /// Address space of one memory: at 4 GiB compiled code needs no bounds checks.
 const MEMORY_RESERVATION: u64 = 4 << 30;
 /// Bytes of a memory that stay mapped between jobs when the kernel tells which pages were written.

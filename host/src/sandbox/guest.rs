@@ -14,12 +14,12 @@ use super::output::{Log, LogStream, ResultStream, Source};
 use super::run::Call;
 
 /// Most resources (streams, pollables) that a guest holds at once.
-const RESOURCES_MAX: usize = 1_000;
+pub const RESOURCES_MAX: usize = 1_000;
 /// Most random bytes of one call.
-const RANDOM_BYTES_MAX: u64 = 64 * 1024;
+pub const RANDOM_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes that a guest may hand to the host in one call, its result included: more than any limit that has its own
 /// text, so that the text is what the author sees.
-const HOSTCALL_FUEL: usize = 16 * 1024 * 1024;
+pub const HOSTCALL_FUEL: usize = 16 * 1024 * 1024;
 
 /// What one instance carries.
 pub(super) struct Guest<W> {

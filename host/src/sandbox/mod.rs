@@ -30,12 +30,17 @@ use std::time::{Duration, Instant};
 
 pub use cancel::CancelFlag;
 pub use compile::compile_artifact;
+pub use engine::{
+    CORE_INSTANCES_MAX, MAPS_FOR_THE_REST, MAPS_PER_INSTANCE, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
+};
 pub use error::Error;
+pub use guest::{HOSTCALL_FUEL, RANDOM_BYTES_MAX, RESOURCES_MAX};
 pub use inspect::{Import, Inspection};
 pub use options::{CompileLimits, Compiler, Hardening, MEMORY_BYTES_MAX, Options, POOL_SIZE};
 pub use output::{LOG_BYTES_MAX, LOG_LINES_MAX, PROGRESS_REPORTS_MAX, TAIL_BYTES_MAX};
 pub use run::{Call, Finished};
 pub use script::Script;
+pub use ticker::TICK;
 
 use crate::jumpscript::Digest;
 use crate::outcome::Outcome;

@@ -13,7 +13,7 @@ use wasmtime::Engine;
 use super::error::Error;
 
 /// How often a computing guest is asked whether it may go on.
-pub(super) const TICK: Duration = Duration::from_millis(10);
+pub const TICK: Duration = Duration::from_millis(10);
 /// Ticks without a guest before the thread parks: at thousands of short jobs a second nobody wants to wake it for each.
 const IDLE_TICKS: u32 = 20;
 

@@ -1,6 +1,6 @@
 //! The documents that are made from tables and constants.
 
-use wasmhost::config::{KEYS, OTHER_VARIABLES, configuration_markdown, limits_markdown};
+use wasmhost::config::{KEYS, OTHER_VARIABLES, configuration_markdown};
 
 use super::{Config, silent};
 use crate::support::docs::assert_document;
@@ -12,7 +12,7 @@ fn the_page_on_configuration_is_what_the_table_says() {
 
 #[test]
 fn the_page_on_limits_is_what_the_constants_say() {
-    assert_document("limits.md", &limits_markdown());
+    assert_document("limits.md", &wasmhost::limits::markdown());
 }
 
 #[test]

@@ -1,0 +1,157 @@
+//! The table of limits and defaults: `docs/limits.md` is made from it.
+//!
+//! Invariant: every value is the constant that the code uses; a number is written here only once, where it counts.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::clock::format_duration;
+use crate::{config, effects, job, jumpscript, node, retry, sandbox, store, worker};
+
+/// The text of `docs/limits.md`.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::from(LIMITS_HEAD);
+    for (name, value, over, key) in of_hosts_and_jobs().into_iter().chain(of_sandboxes()).chain(of_stores()) {
+        let key = if key.is_empty() { String::new() } else { format!("`{key}`") };
+        let _ = writeln!(text, "| {name} | {value} | {over} | {key} |");
+    }
+    text
+}
+
+const LIMITS_HEAD: &str = "# Limits and defaults
+
+This page is made from the program's own constants; a test compares them. Where a key is named, it changes the value
+(see `configuration.md`).
+
+| what | value | beyond it | key |
+| --- | --- | --- | --- |
+";
+
+type Row = (&'static str, String, &'static str, &'static str);
+
+/// Producers, jobs, jumpscripts, hosts.
+fn of_hosts_and_jobs() -> Vec<Row> {
+    let time = |duration: Duration| format_duration(duration).replace(' ', "");
+    vec![
+        ("queue, type, idempotency key", bytes(job::NAME_BYTES_MAX), "refused at enqueue", ""),
+        ("payload of a job", bytes(job::PAYLOAD_BYTES_MAX), "refused at enqueue; dead-lettered from Redis", ""),
+        ("id of a job", bytes(job::ID_BYTES_MAX), "set aside and counted", ""),
+        ("attempts when the producer names none", job::MAX_ATTEMPTS.to_string(), "dead-letter queue", ""),
+        ("most attempts", job::MAX_ATTEMPTS_MAX.to_string(), "refused at enqueue; clamped from Redis", ""),
+        ("timeout of an attempt when nobody names one", time(job::TIMEOUT), "stopped", ""),
+        ("longest timeout", time(job::TIMEOUT_MAX), "refused at enqueue; clamped from Redis", ""),
+        ("result of a job", bytes(job::RESULT_BYTES_MAX), "the attempt fails", ""),
+        ("writes of one attempt", effects::EFFECTS_MAX.to_string(), "refused", ""),
+        ("bytes of the writes of one attempt", bytes(effects::EFFECT_BYTES_MAX), "refused", ""),
+        ("first delay between attempts", time(retry::BASE), "grows twofold, with full jitter", "retry.base"),
+        ("longest delay between attempts", time(retry::CAP), "stays there", "retry.cap"),
+        ("linear memory of a job", mib(config::MEMORY_MIB), "stopped", "limits.memory_mib"),
+        ("record and result of a finished job", time(config::DONE_TTL), "removed", "limits.done_ttl"),
+        ("Wasm file", bytes(jumpscript::WASM_BYTES_MAX), "refused at publish", ""),
+        ("manifest", bytes(jumpscript::MANIFEST_BYTES_MAX), "refused at publish", ""),
+        (
+            "jobs that run at once, for each core",
+            config::CONCURRENCY_PER_CORE.to_string(),
+            "wait in the queue",
+            "concurrency",
+        ),
+        ("most jobs that run at once", config::CONCURRENCY_MAX.to_string(), "refused at start", "concurrency"),
+        ("queues of one host", config::QUEUES_MAX.to_string(), "refused at start", "queues"),
+        ("weight of a queue", config::WEIGHT_MAX.to_string(), "refused at start", "queues"),
+        ("lease", time(config::LEASE), "the job goes to another host", "lease"),
+        ("shortest lease", time(config::LEASE_MIN), "refused at start", "lease"),
+        ("longest lease", time(config::LEASE_MAX), "refused at start", "lease"),
+        ("grace after SIGTERM", time(config::GRACE), "the rest goes back to the head of its queue", "grace"),
+        (
+            "opening a connection to Redis",
+            time(config::CONNECT_TIMEOUT),
+            "an error, tried again",
+            "redis.connect_timeout",
+        ),
+        (
+            "a command that does not wait",
+            time(config::COMMAND_TIMEOUT),
+            "an error, tried again",
+            "redis.command_timeout",
+        ),
+        ("free disk space", mib(config::HEALTH_DISK_MIB), "health is red", "health.disk_mib"),
+        ("available memory", mib(config::HEALTH_MEMORY_MIB), "health is red", "health.memory_mib"),
+        ("silence of a loop of the worker", time(config::HEALTH_STALL), "health is red", "health.stall"),
+        (
+            "distance of the clocks",
+            time(config::HEALTH_CLOCK_SKEW),
+            "health is amber, tenfold red",
+            "health.clock_skew",
+        ),
+    ]
+}
+
+fn mib(n: u64) -> String {
+    format!("{n} MiB")
+}
+
+fn bytes(n: usize) -> String {
+    const KIB: usize = 1024;
+    const MIB: usize = 1024 * KIB;
+    match n {
+        n if n >= MIB && n % MIB == 0 => format!("{} MiB", n / MIB),
+        n if n >= KIB && n % KIB == 0 => format!("{} KiB", n / KIB),
+        n => format!("{n} bytes"),
+    }
+}
+
+/// What the sandbox holds a guest to.
+fn of_sandboxes() -> Vec<Row> {
+    let compile = sandbox::CompileLimits::default();
+    vec![
+        (
+            "a computing guest is asked whether it may go on",
+            format_duration(sandbox::TICK),
+            "stopped at its timeout",
+            "",
+        ),
+        ("core instances of a component", sandbox::CORE_INSTANCES_MAX.to_string(), "refused", ""),
+        ("linear memories of a component", sandbox::MEMORIES_MAX.to_string(), "refused", ""),
+        ("tables of a component", sandbox::TABLES_MAX.to_string(), "refused", ""),
+        ("elements of a table", sandbox::TABLE_ELEMENTS_MAX.to_string(), "the guest's growth fails", ""),
+        ("resources that a guest holds", sandbox::RESOURCES_MAX.to_string(), "stopped", ""),
+        ("random bytes of one call", bytes(to_usize(sandbox::RANDOM_BYTES_MAX)), "stopped", ""),
+        ("bytes handed to the host in one call", bytes(sandbox::HOSTCALL_FUEL), "stopped", ""),
+        ("log, stdout and stderr of an attempt", bytes(sandbox::LOG_BYTES_MAX), "the rest is dropped, with a mark", ""),
+        ("log lines of an attempt", sandbox::LOG_LINES_MAX.to_string(), "the rest is dropped, with a mark", ""),
+        ("progress reports of an attempt", sandbox::PROGRESS_REPORTS_MAX.to_string(), "the rest is dropped", ""),
+        ("log tail in the job's record", bytes(worker::LOG_BYTES_MAX), "its beginning is dropped", ""),
+        ("error text in the job's record", bytes(worker::ERROR_BYTES_MAX), "cut", ""),
+        ("compiling a Wasm file, wall time", format_duration(compile.wall), "refused", ""),
+        ("compiling a Wasm file, CPU time", format_duration(compile.cpu), "refused", ""),
+        ("compiling a Wasm file, memory", bytes(to_usize(compile.memory_bytes_max)), "refused", ""),
+    ]
+}
+
+/// What Redis keeps.
+fn of_stores() -> Vec<Row> {
+    let days = |n: u32| format!("{n} days");
+    vec![
+        (
+            "hand-outs of a job whose hosts are lost",
+            store::DELIVERIES_MIN.to_string(),
+            "dead-letter queue; more when it has more attempts",
+            "",
+        ),
+        ("dead jobs of a queue", store::DLQ_MAX.to_string(), "the oldest go, and are counted", ""),
+        ("a dead job", days(store::DLQ_DAYS), "removed", ""),
+        ("list of done jobs of a queue", store::DONE_MAX.to_string(), "the oldest leave the list", ""),
+        ("ids set aside of a queue", store::ASIDE_MAX.to_string(), "the oldest go", ""),
+        ("idempotency key", days(store::IDEMPOTENCY_DAYS), "forgotten", ""),
+        ("jobs of one reserve", store::RESERVE_MAX.to_string(), "the next reserve takes them", ""),
+        ("entries that one script looks at in a structure", store::SCAN_MAX.to_string(), "the next call goes on", ""),
+        ("time between two heartbeats of a node", format_duration(node::BEAT_INTERVAL), "its stamps grow old", ""),
+        ("silence after which a host is not alive", format_duration(store::node::NODE_LIVE), "its number is free", ""),
+        ("what a silent host left in the hashes", format_duration(node::SWEEP_AFTER), "removed by any node", ""),
+    ]
+}
+
+fn to_usize(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
