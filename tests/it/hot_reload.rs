@@ -112,11 +112,3 @@ async fn dev_says_one_line_for_each_reload_and_the_other_commands_find_its_redis
     Invocation::new(submit).run().ok();
     assert_eq!(dev.stop(), 0);
 }
-
-#[tokio::test]
-async fn a_missing_redis_server_is_named_with_the_remedy() {
-    let data = tempfile::tempdir().unwrap();
-    let arguments = ["run", "--embedded", "--data", data.path().to_str().unwrap()];
-    let error = Invocation::new(arguments).env("PATH", "/nowhere").run().fails(1);
-    assert!(error.contains("`redis-server`") && error.contains("hint: install"), "{error}");
-}
