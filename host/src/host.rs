@@ -138,6 +138,7 @@ impl Host {
             data: config.data.clone(),
             pool_size,
             file_faults,
+            queue_faults: worker.faults(),
             limits,
         });
         let on_flushed = Box::new(move || {

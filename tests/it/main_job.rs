@@ -274,3 +274,24 @@ async fn a_folder_is_published_again_after_redis_lost_everything() {
     let _: () = redis::cmd("FLUSHALL").query_async(&mut raw).await.unwrap();
     assert_eq!(cli(&["submit", "--type", "echo", "--payload", "2", "--wait"]).run().ok(), "2\n");
 }
+
+/// Queue records Q28: one queue's list is a set. It is said once, health is red, and the other queue goes on.
+#[tokio::test]
+async fn a_queue_with_a_key_of_the_wrong_type_is_left_alone_until_it_is_mended() {
+    let world = World::new().await;
+    world.publish("echo");
+    let mut raw = world.redis.raw().await;
+    let ready = format!("{}:queue:broken:ready", world.prefix);
+    let _: i64 = raw.sadd(&ready, "not-a-list").await.unwrap();
+    let mut host = world.host(&["--queue", "broken", "--queue", "good"]);
+    host.wait_for_line("queue cannot be served");
+    host.wait_for_line("queues: 1 that cannot be served");
+    let record = world.ended(&world.submit(NewJob::new("good", "echo", "1")).await).await;
+    assert_eq!(record.state(), Some(JobState::Done));
+    let _: i64 = raw.del(&ready).await.unwrap();
+    host.wait_for_line("queue can be served again");
+    let record = world.ended(&world.submit(NewJob::new("broken", "echo", "2")).await).await;
+    assert_eq!(record.text("result").as_deref(), Some("2"));
+    let said = host.said();
+    assert_eq!(said.matches("queue cannot be served").count(), 1, "it is said once: {said}");
+}

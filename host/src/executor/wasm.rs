@@ -181,7 +181,7 @@ impl Drop for WasmExecutor {
 
 /// Why code could not be had.
 enum LoadError {
-    /// The store did not answer: another try may help.
+    /// The store did not answer, or this host cannot compile now: another try may help.
     Away(String),
     /// The code is missing or unusable: no further try helps.
     Bad(String),
@@ -203,11 +203,15 @@ async fn load(sandbox: &Sandbox, code: &dyn CodeSource, digest: Digest) -> Resul
         ))
     })?;
     let sandbox = sandbox.clone();
-    tokio::task::spawn_blocking(move || sandbox.load(digest, &wasm).map_err(|error| LoadError::Bad(error.to_string())))
-        .await
-        .unwrap_or_else(|_| {
-            Err(LoadError::Bad(format!("loading the code {} failed in wasmhost itself", digest.short())))
+    let load = move || {
+        sandbox.load(digest, &wasm).map_err(|error| {
+            let text = error.to_string();
+            if error.is_permanent() { LoadError::Bad(text) } else { LoadError::Away(text) }
         })
+    };
+    tokio::task::spawn_blocking(load).await.unwrap_or_else(|_| {
+        Err(LoadError::Bad(format!("loading the code {} failed in wasmhost itself", digest.short())))
+    })
 }
 
 impl Shared {

@@ -402,6 +402,19 @@ pub fn scripts(faults: &[String]) -> Check {
     Check::new("scripts", "scripts", found)
 }
 
+/// Queues that cannot be served because a key of theirs is of the wrong type.
+#[must_use]
+pub fn queues(faults: &[String]) -> Check {
+    let found = match faults {
+        [] => Found::ok("queues: 0 that cannot be served, limit 0"),
+        [first, ..] => Found::error(
+            format!("queues: {} that cannot be served, limit 0; the first: {first}", faults.len()),
+            "find out who wrote the key, then `redis-cli del` it",
+        ),
+    };
+    Check::new("queues", "queues", found)
+}
+
 /// A field of /proc/meminfo in bytes.
 fn meminfo(field: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;

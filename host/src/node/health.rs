@@ -41,6 +41,7 @@ impl Health {
                 () = tokio::time::sleep(limits.interval) => {}
                 Ok(()) = self.params.limits.changed() => {}
                 Ok(()) = self.params.file_faults.changed() => {}
+                Ok(()) = self.params.queue_faults.changed() => {}
                 _ = shutdown.wait_for(|is_over| *is_over) => return,
             }
         }
@@ -65,6 +66,7 @@ impl Health {
             checks::loops(&self.params.loops, limits),
             checks::hashes(&beat.wrong_keys),
             checks::scripts(&self.params.file_faults.borrow()),
+            checks::queues(&self.params.queue_faults.borrow()),
         ];
         if let Ok(facts) = &facts {
             all.push(checks::clock(facts.clock_ahead_ms, limits));

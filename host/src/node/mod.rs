@@ -52,6 +52,8 @@ pub struct Params {
     pub pool_size: usize,
     /// What is wrong with files of the scripts folder, each a sentence; empty while all is well.
     pub file_faults: watch::Receiver<Vec<String>>,
+    /// What keeps queues from being served, each a sentence; empty while all is well.
+    pub queue_faults: watch::Receiver<Vec<String>>,
     /// The thresholds; a new value takes effect at once.
     pub limits: watch::Receiver<config::Health>,
 }
@@ -77,7 +79,7 @@ fn presence(params: &Params) -> Presence {
     let pid = std::process::id();
     let random = crate::store::new_token();
     let redis = checks::redis_component(params.store.address());
-    let components = ["disks", "memory", "swap", "map_count", "loops", "clock", "hashes", "scripts"];
+    let components = ["disks", "memory", "swap", "map_count", "loops", "clock", "hashes", "scripts", "queues"];
     Presence {
         node: params.node.clone(),
         session: format!("{}_{}_{pid}_{}", params.gid, params.nid, &random[..16]),

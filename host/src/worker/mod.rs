@@ -61,6 +61,10 @@ const HOT_SWEEP_PERIOD: Duration = Duration::from_millis(100);
 const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
 /// The loop beats its pulse and looks at its clocks at least this often.
 const TICK: Duration = Duration::from_millis(500);
+/// How long a queue with a key of the wrong type is left alone before it is asked again.
+const BROKEN_PAUSE: Duration = Duration::from_secs(1);
+/// How long a stop may go on trying to settle after the grace, when Redis does not answer.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// First pause after Redis did not answer; doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between two tries while Redis is away.
@@ -140,6 +144,9 @@ pub struct Worker {
     next_due: Option<Instant>,
     totals: Totals,
     seen: watch::Sender<Seen>,
+    /// Queues that cannot be served, with the reason, and when that was last seen.
+    broken: HashMap<String, (String, Instant)>,
+    faults: watch::Sender<Vec<String>>,
     signals: mpsc::Receiver<Signal>,
     /// The server's clock in milliseconds, and when it was read.
     server_clock: Option<(i64, Instant)>,
@@ -187,6 +194,8 @@ impl Worker {
             next_due: None,
             totals: Totals::default(),
             seen: watch::Sender::new(Seen::default()),
+            broken: HashMap::new(),
+            faults: watch::Sender::new(Vec::new()),
             signals: listen(store.subscribe()),
             server_clock: None,
             store,
@@ -200,12 +209,19 @@ impl Worker {
         self.seen.subscribe()
     }
 
+    /// The queues that cannot be served, each with the reason; empty while all is well.
+    #[must_use]
+    pub fn faults(&self) -> watch::Receiver<Vec<String>> {
+        self.faults.subscribe()
+    }
+
     /// Runs until `stop` turns true and everything held is settled or released.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Totals {
         let mut extend = every(self.options.heartbeat);
         let mut tick = every(TICK);
         let mut progress = every(PROGRESS_PERIOD);
         let (mut gathering, mut drain_deadline): (Option<Instant>, Option<Instant>) = (None, None);
+        let mut is_grace_over = false;
         loop {
             self.pulse.beat();
             self.go_on(gathering.is_none());
@@ -224,13 +240,21 @@ impl Worker {
                 (job, digest) = self.unknown.next(), if self.unknown.is_waiting() => self.start_resolved(job, digest),
                 Some(signal) = self.signals.recv() => self.signalled(signal),
                 _ = extend.tick() => self.extend_leases().await,
-                _ = tick.tick() => self.sweep_when_due().await,
+                _ = tick.tick() => {
+                    self.forget_mended();
+                    self.sweep_when_due().await;
+                }
                 () = until(self.next_due), if self.next_due.is_some() => self.sweep_when_due().await,
                 () = until(self.paused_until), if self.paused_until.is_some() => self.paused_until = None,
                 Some(report) = self.reports.recv() => { self.progress.insert(report.lease.id.clone(), report); }
                 _ = progress.tick(), if !self.progress.is_empty() => self.write_progress().await,
                 () = until(drain_deadline), if drain_deadline.is_some() => {
-                    drain_deadline = None;
+                    if is_grace_over {
+                        tracing::error!(unsettled = self.settles.len(), "redis does not take the last settles, leaving");
+                        break;
+                    }
+                    is_grace_over = true;
+                    drain_deadline = Some(Instant::now() + FAREWELL);
                     self.stop_attempts();
                 }
                 () = shutdown::requested(&mut stop), if !self.is_draining => {
@@ -375,14 +399,47 @@ impl Worker {
         for aside in &reservation.set_aside {
             tracing::warn!(job = %aside.id, queue = %aside.queue, reason = %aside.reason, "record set aside");
         }
-        for (queue, reason) in &reservation.broken {
-            tracing::error!(%queue, %reason, "queue cannot be served");
-        }
+        self.saw_broken(&reservation.broken);
         self.saw_revision(reservation.rev);
         self.due_at(reservation.next_due_ms, reservation.now_ms);
         for job in reservation.jobs {
             self.start(job);
         }
+    }
+
+    /// Remembers what cannot be served, and says so once.
+    fn saw_broken(&mut self, broken: &[(String, String)]) {
+        for (queue, reason) in broken {
+            let known = self.broken.insert(queue.clone(), (reason.clone(), Instant::now()));
+            if known.is_none_or(|(before, _)| before != *reason) {
+                tracing::error!(%queue, %reason, "queue cannot be served");
+                self.tell_faults();
+            }
+        }
+    }
+
+    /// Forgets the queues whose fault the last sweeps did not see again.
+    fn forget_mended(&mut self) {
+        let n_before = self.broken.len();
+        self.broken.retain(|queue, (_, seen)| {
+            let is_broken = seen.elapsed() < SWEEP_PERIOD * 2;
+            if !is_broken {
+                tracing::info!(%queue, "queue can be served again");
+            }
+            is_broken
+        });
+        if self.broken.len() < n_before {
+            self.tell_faults();
+        }
+    }
+
+    fn tell_faults(&self) {
+        let fault = |(queue, (reason, _)): (&String, &(String, Instant))| format!("queue `{queue}`: {reason}");
+        self.faults.send_replace(self.broken.iter().map(fault).collect());
+    }
+
+    fn is_left_alone(&self, queue: &str) -> bool {
+        self.broken.get(queue).is_some_and(|(_, seen)| seen.elapsed() < BROKEN_PAUSE)
     }
 
     fn saw_revision(&self, rev: u64) {
@@ -474,7 +531,8 @@ impl Worker {
     }
 
     fn wait_for_pushes(&mut self) {
-        let quiet = self.peeks.quiet();
+        let mut quiet = self.peeks.quiet();
+        quiet.retain(|queue| !self.is_left_alone(&self.options.queues[*queue].0));
         if quiet.is_empty() || self.room() == 0 {
             return;
         }
@@ -539,6 +597,7 @@ impl Worker {
         match self.store.sweep(&queues).await {
             Ok(swept) => {
                 self.redis_answered();
+                self.saw_broken(&swept.broken);
                 let seen = Seen { rev: swept.rev, scripts_check: swept.scripts_check };
                 self.seen.send_if_modified(|old| std::mem::replace(old, seen.clone()) != seen);
                 self.due_at(swept.next_due_ms, swept.now_ms);
