@@ -27,6 +27,7 @@ script!(SWEEP, "due.lua", "sweep.lua");
 script!(PUBLISH, "routes.lua", "publish.lua");
 script!(ADOPT, "routes.lua", "adopt.lua");
 script!(DROP_UNUSED, "routes.lua", "drop_unused.lua");
+script!(REQUEUE, "requeue.lua");
 script!(LIST, "list.lua");
 script!(QUEUES, "queues.lua");
 

@@ -10,6 +10,7 @@ mod fail;
 mod jumpscripts;
 mod lost_answers;
 mod records;
+mod requeue;
 mod reserve;
 mod retry;
 mod server_checks;
