@@ -151,3 +151,60 @@ fn expand(function: &ItemFn, manifest: &Tokens) -> Tokens {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use syn::parse_quote;
+
+    use super::*;
+
+    fn refusal(function: &ItemFn) -> String {
+        check(function).expect_err("it is refused").to_string()
+    }
+
+    #[test]
+    fn a_wrong_signature_is_explained() {
+        assert!(
+            refusal(&parse_quote!(
+                async fn run(job: Job<()>) -> Result<(), JobError> {}
+            ))
+            .contains("not async")
+        );
+        assert!(
+            refusal(&parse_quote!(
+                fn run<T>(job: Job<T>) -> Result<(), JobError> {}
+            ))
+            .contains("no generics")
+        );
+        assert!(
+            refusal(&parse_quote!(
+                fn run() -> Result<(), JobError> {}
+            ))
+            .contains("`Job<()>`")
+        );
+        assert!(
+            refusal(&parse_quote!(
+                fn run(&self) -> Result<(), JobError> {}
+            ))
+            .contains("no `self`")
+        );
+        assert!(
+            refusal(&parse_quote!(
+                fn run(a: A, b: B) -> Result<(), JobError> {}
+            ))
+            .contains("one parameter")
+        );
+        assert!(
+            refusal(&parse_quote!(
+                fn run(job: Job<()>) {}
+            ))
+            .contains("returns a result")
+        );
+        assert!(
+            check(&parse_quote!(
+                fn run(job: Job<Args>) -> Result<Out, JobError> {}
+            ))
+            .is_ok()
+        );
+    }
+}

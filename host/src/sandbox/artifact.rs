@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -17,6 +18,7 @@ use wasmtime::{Engine, Module};
 
 use super::error::Error;
 use super::script::{Code, Label, Shape};
+use crate::clock::Timestamp;
 use crate::jumpscript::Digest;
 
 const KEY_FILE: &str = "key";
@@ -24,6 +26,10 @@ const KEY_BYTES: usize = 32;
 const SEAL_BYTES: usize = 32;
 /// Native code is a few times larger than the 64 MiB of its Wasm; a larger file is not ours.
 const ARTIFACT_BYTES_MAX: u64 = 1 << 30;
+/// All artifacts of a directory; at a start those that were not used for longest are removed.
+const DIRECTORY_BYTES_MAX: u64 = 4 << 30;
+/// A draft that is older was left by a crash.
+const DRAFT_AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// Loads native code into the engine.
 #[expect(unsafe_code, reason = "the one place where native code is loaded; see the invariant above")]
@@ -81,6 +87,7 @@ impl Artifacts {
                 format!("close it: chmod 700 {shown}"),
             ));
         }
+        prune(directory, DIRECTORY_BYTES_MAX).map_err(failed)?;
         let key = read_or_make_key(&directory.join(KEY_FILE)).map_err(failed)?;
         Ok(Self { directory: directory.to_owned(), key, fingerprint })
     }
@@ -89,12 +96,14 @@ impl Artifacts {
     pub(super) fn read(&self, digest: &Digest) -> Option<(Label, Vec<u8>)> {
         let file = File::open(self.path(digest)).ok()?;
         let mut sealed = Vec::new();
-        file.take(ARTIFACT_BYTES_MAX).read_to_end(&mut sealed).ok()?;
+        (&file).take(ARTIFACT_BYTES_MAX).read_to_end(&mut sealed).ok()?;
         let (seal, rest) = sealed.split_at_checked(SEAL_BYTES)?;
         let mut mac = self.mac(digest);
         mac.update(rest);
         // Constant time; and nothing of the file is believed before it.
         mac.verify_slice(seal).ok()?;
+        // For `prune`, which removes what was used least; where it cannot be noted, the age of the file decides.
+        let _ = file.set_modified(UNIX_EPOCH + Duration::from_millis(Timestamp::now().millis().unsigned_abs()));
         let (label, native) = rest.split_at_checked(rest.iter().position(|byte| *byte == b'\n')?)?;
         Some((serde_json::from_slice(label).ok()?, native.get(1..)?.to_vec()))
     }
@@ -108,7 +117,7 @@ impl Artifacts {
         mac.update(&head);
         mac.update(native);
         let path = self.path(digest);
-        let draft = path.with_extension(format!("{}.{:x}.draft", std::process::id(), getrandom::u64().unwrap_or(0)));
+        let draft = draft(&path);
         let written = (|| {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
             file.write_all(&mac.finalize().into_bytes())?;
@@ -136,6 +145,37 @@ impl Artifacts {
     }
 }
 
+/// A name beside a file that nobody else uses.
+fn draft(path: &Path) -> PathBuf {
+    path.with_extension(format!("{}-{:x}.draft", std::process::id(), getrandom::u64().unwrap_or(0)))
+}
+
+/// Removes what a crash left half-written, then the artifacts that were not used for longest, until the rest fits.
+fn prune(directory: &Path, bytes_max: u64) -> io::Result<()> {
+    let mut artifacts = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        // Another host of this user may prune too: a file that is gone is no error.
+        let Ok(about) = fs::metadata(&path) else { continue };
+        let used = about.modified()?;
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("draft") if used.elapsed().is_ok_and(|age| age > DRAFT_AGE_MAX) => drop(fs::remove_file(&path)),
+            Some("artifact") => artifacts.push((used, about.len(), path)),
+            _ => {}
+        }
+    }
+    artifacts.sort();
+    let mut bytes: u64 = artifacts.iter().map(|(_, bytes, _)| bytes).sum();
+    for (_, size, path) in artifacts {
+        if bytes <= bytes_max {
+            break;
+        }
+        drop(fs::remove_file(&path));
+        bytes -= size;
+    }
+    Ok(())
+}
+
 /// The key of the seals: 32 random bytes in a file of mode 0600. A key that others could read is replaced, which makes
 /// every artifact absent.
 fn read_or_make_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
@@ -144,14 +184,17 @@ fn read_or_make_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     }
     let mut key = [0; KEY_BYTES];
     getrandom::fill(&mut key).map_err(io::Error::other)?;
-    let draft = path.with_extension(format!("{}.draft", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    let draft = draft(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     file.write_all(&key)?;
-    // Two hosts may start at once: the first link wins, the other reads its key.
-    if read_key(path).is_none() {
-        fs::rename(&draft, path)?;
+    // What is there is no key. Two hosts may start at once: the first link wins, the other reads its key.
+    let _ = fs::remove_file(path);
+    let linked = fs::hard_link(&draft, path);
+    fs::remove_file(&draft)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
     }
-    let _ = fs::remove_file(&draft);
     read_key(path).ok_or_else(|| io::Error::other("the key file cannot be read back"))
 }
 
@@ -210,6 +253,37 @@ mod tests {
         artifacts.write(&good, &label(), b"native").unwrap();
         fs::copy(artifacts.path(&good), artifacts.path(&other)).unwrap();
         assert_eq!(artifacts.read(&other), None);
+    }
+
+    #[test]
+    fn the_artifacts_that_were_not_used_for_longest_go_first() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, age) in [("old", 300), ("new", 100), ("middle", 200)] {
+            let file = File::create(directory.path().join(name).with_extension("artifact")).unwrap();
+            file.set_len(100).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000 - age)).unwrap();
+        }
+        let draft = File::create(directory.path().join("crashed.draft")).unwrap();
+        draft.set_modified(UNIX_EPOCH).unwrap();
+        fs::write(directory.path().join(KEY_FILE), "key").unwrap();
+        prune(directory.path(), 250).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [KEY_FILE, "middle.artifact", "new.artifact"]);
+    }
+
+    #[test]
+    fn a_key_that_others_could_read_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let path = directory.path().join(KEY_FILE);
+        fs::write(&path, [7; KEY_BYTES]).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let key = read_or_make_key(&path).unwrap();
+        assert_ne!(key, [7; KEY_BYTES]);
+        assert_eq!(read_or_make_key(&path).unwrap(), key);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use wasmparser::component_types::ComponentEntityType;
 use wasmparser::types::{EntityType, Types};
 use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload, TypeBounds, Validator, WasmFeatures};
 
+use super::engine::{MEMORIES_MAX, TABLES_MAX};
 use super::error::Error;
 use super::script::Shape;
 use super::signature;
@@ -228,6 +229,12 @@ impl<'a> Outline<'a> {
                         outline.exports.push(export.map_err(|error| corrupt(&error))?.name);
                     }
                 }
+                Payload::MemorySection(memories) if memories.count() > MEMORIES_MAX => {
+                    return Err(too_many("memories", memories.count(), MEMORIES_MAX));
+                }
+                Payload::TableSection(tables) if tables.count() > TABLES_MAX => {
+                    return Err(too_many("tables", tables.count(), TABLES_MAX));
+                }
                 // The linker leaves the section in the core module inside the component.
                 Payload::CustomSection(section) if section.name() == MANIFEST_SECTION => {
                     // The last one: a manifest beside the file is appended at publish, and wins over the SDK's.
@@ -238,6 +245,13 @@ impl<'a> Outline<'a> {
         }
         Ok(outline)
     }
+}
+
+fn too_many(what: &str, found: u32, most: u32) -> Error {
+    Error::refused(
+        format!("a module of the file has {found} {what}, at most {most} fit a sandbox"),
+        format!("build it with fewer {what}"),
+    )
 }
 
 /// The proposals that the engine runs; `engine::code_config` switches off the same ones.
@@ -446,6 +460,13 @@ mod tests {
         assert!(refused_text("(module (memory i64 1) (func (export \"_start\")))").contains("proposal"));
         let future = "(component (type $f (future u8)) (import \"a:b/c@0.3.0\" (func (param \"x\" $f))))";
         assert!(refused_text(future).contains("async"), "{}", refused_text(future));
+    }
+
+    #[test]
+    fn more_memories_or_tables_than_a_sandbox_holds_are_counted() {
+        let module = |what: &str| format!("(module {} (func (export \"_start\")))", what.repeat(65));
+        assert!(refused_text(&module("(memory 1)")).contains("65 memories, at most 4"));
+        assert!(refused_text(&module("(table 1 funcref)")).contains("65 tables, at most 64"));
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub use script::Script;
 pub use ticker::TICK;
 
 use crate::jumpscript::Digest;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Usage};
 use artifact::Artifacts;
 use cache::Cache;
 use engine::Pool;
@@ -158,7 +158,12 @@ impl Sandbox {
         // Never closed, so an error cannot be; if it were, the pool would answer for itself.
         let _permit = match self.shared.free.try_acquire() {
             Ok(permit) => Ok(permit),
-            Err(_) => self.shared.free.acquire().await,
+            Err(_) => tokio::select! {
+                permit = self.shared.free.acquire() => permit,
+                () = call.cancel.cancelled() => {
+                    return Finished { outcome: Outcome::Cancelled, usage: Usage::default() };
+                }
+            },
         };
         let _running = self.shared.ticker.running();
         run::run(&self.shared.pool.engine, script, call, self.shared.options.memory_bytes_max).await

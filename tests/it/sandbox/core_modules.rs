@@ -79,7 +79,7 @@ fn a_loop_of_short_host_calls_is_stopped_too() {
 }
 
 #[test]
-fn a_module_with_too_many_memories_is_refused_at_load() {
+fn a_module_with_too_many_memories_is_refused() {
     let mut wat = String::from("(module (memory (export \"memory\") 1) ");
     for _ in 0..64 {
         let _ = write!(wat, "(memory 1)");

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use wasmhost::jumpscript::Digest;
 use wasmhost::outcome::Outcome;
-use wasmhost::sandbox::{Call, CancelFlag};
+use wasmhost::sandbox::{Call, CancelFlag, Options, Sandbox};
 
 use super::{block_on, done, load, run, run_call, sandbox, trapped};
 use crate::support::guests;
@@ -85,6 +86,26 @@ fn a_cancelled_guest_ends_whether_it_computes_or_waits() {
         assert_eq!(run_call(&script, call).outcome, Outcome::Cancelled, "{word}");
         canceller.join().unwrap();
     }
+}
+
+#[test]
+fn a_job_that_waits_for_an_instance_can_be_cancelled() {
+    let sandbox = Sandbox::new(Options { pool_size: 1, ..Options::default() }).unwrap();
+    let wasm = guests::wasm("end");
+    let script = sandbox.load(Digest::of(&wasm), &wasm).unwrap();
+    let [holder, waiter] = [CancelFlag::new(), CancelFlag::new()];
+    let call = |cancel: &CancelFlag| Call { cancel: cancel.clone(), ..Call::new("sleep") };
+    block_on(async {
+        let waiting = async {
+            let finished = sandbox.run(&script, call(&waiter)).await;
+            holder.cancel();
+            finished
+        };
+        let cancel = async { waiter.cancel() };
+        let (held, waited, ()) = tokio::join!(sandbox.run(&script, call(&holder)), waiting, cancel);
+        assert_eq!((held.outcome, waited.outcome), (Outcome::Cancelled, Outcome::Cancelled));
+        assert_eq!(waited.usage.wall_us, 0, "it never had an instance");
+    });
 }
 
 #[test]
