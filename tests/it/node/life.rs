@@ -64,6 +64,8 @@ async fn processes_of_one_node_have_numbers_of_their_own() {
     first.stop().await;
     let names: Vec<String> = hash(&mut raw, &watchdog).await.into_keys().collect();
     assert_eq!(names, ["worker_mail_box.1"]);
+    let heartbeat = hash(&mut raw, &format!("{}:workers:heartbeat", options.node_prefix)).await;
+    assert!(heartbeat.contains_key("mail"), "the queue is still served: {heartbeat:?}");
     let status = hash(&mut raw, &format!("{}:healthcheck:status", options.node_prefix)).await;
     assert!(status.contains_key("disks"), "the other process still reports the node: {status:?}");
     let sessions = hash(&mut raw, &format!("{}:workers:sessions", options.node_prefix)).await;
