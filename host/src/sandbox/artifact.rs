@@ -27,7 +27,7 @@ const SEAL_BYTES: usize = 32;
 /// Native code is a few times larger than the 64 MiB of its Wasm; a larger file is not ours.
 const ARTIFACT_BYTES_MAX: u64 = 1 << 30;
 /// All artifacts of a directory; at a start those that were not used for longest are removed.
-const DIRECTORY_BYTES_MAX: u64 = 4 << 30;
+pub const DIRECTORY_BYTES_MAX: u64 = 4 << 30;
 /// A draft that is older was left by a crash.
 const DRAFT_AGE_MAX: Duration = Duration::from_secs(3600);
 

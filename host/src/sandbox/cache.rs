@@ -11,7 +11,7 @@ use super::script::Script;
 use crate::jumpscript::Digest;
 
 /// Native code kept in memory, in bytes: thousands of Rust scripts, or a dozen Python ones.
-const NATIVE_BYTES_MAX: usize = 512 * 1024 * 1024;
+pub const NATIVE_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 #[derive(Default)]
 pub(super) struct Cache {

@@ -28,6 +28,8 @@ mod verdict;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use artifact::DIRECTORY_BYTES_MAX;
+pub use cache::NATIVE_BYTES_MAX;
 pub use cancel::CancelFlag;
 pub use compile::compile_artifact;
 pub use engine::{
