@@ -35,4 +35,5 @@ bench: setup build ## Measure the sandbox and the queue; tables here, figures in
 
 audit: ## Known faults, licences and sources of all dependencies (cargo-deny)
 	@.ci/setup audit
-	target/tools/bin/cargo-deny --all-features check
+	target/tools/bin/cargo-deny --all-features check licenses bans sources --allow duplicate
+	target/tools/bin/cargo-deny --all-features check advisories
