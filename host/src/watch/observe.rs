@@ -298,3 +298,30 @@ impl Observer {
         self.outbox.blocking_send(changes).is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_limit_of_the_kernel_leads_to_scans_and_a_note_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let (signals, inbox) = std::sync::mpsc::sync_channel(16);
+        let (outbox, mut changes) = mpsc::channel(16);
+        let notes = Arc::new(Mutex::new(Vec::new()));
+        let options = Options { extensions: vec!["wasm".to_owned()], ..Options::default() };
+        let roots = [folder.path().to_path_buf()];
+        let mut observer = Observer::new(&roots, options, signals.clone(), outbox, Arc::clone(&notes));
+        observer.poll = Duration::from_millis(20);
+        observer.fall_back(&notify::Error::new(notify::ErrorKind::MaxFilesWatch));
+        let thread = std::thread::spawn(move || observer.run(&inbox));
+        assert_eq!(changes.recv().await, Some(Vec::new()), "the watch stands");
+        let path = folder.path().join("a.wasm");
+        std::fs::write(&path, "a").unwrap();
+        assert_eq!(changes.recv().await, Some(vec![Change { path, kind: ChangeKind::Changed }]));
+        let note = notes.lock().unwrap().join("\n");
+        assert!(note.contains("scanning every 20ms") && note.contains("max_user_watches"), "{note}");
+        signals.send(Signal::Stop).unwrap();
+        thread.join().unwrap();
+    }
+}
