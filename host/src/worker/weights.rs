@@ -50,16 +50,20 @@ impl Weights {
 
     /// Tells what came of `quotas`: how many jobs each queue gave.
     pub fn served(&mut self, quotas: &[u32], taken: &[u32]) {
-        let had_backlog = |n: usize| taken[n] >= quotas[n] && taken[n] > 0;
-        let busy: f64 = (0..self.queues.len()).filter(|n| had_backlog(*n)).map(|n| self.queues[n].weight).sum();
-        let total: u32 = (0..self.queues.len()).filter(|n| had_backlog(*n)).map(|n| taken[n]).sum();
+        let is_asked = |n: usize| quotas[n] > 0 || taken[n] > 0;
+        // A queue that was not asked may have a backlog: it earns its share until it is asked.
+        let is_owed = |n: usize| !is_asked(n) || (taken[n] >= quotas[n] && taken[n] > 0);
+        let owed: f64 = (0..self.queues.len()).filter(|n| is_owed(*n)).map(|n| self.queues[n].weight).sum();
+        let total: u32 = (0..self.queues.len()).filter(|n| is_owed(*n)).map(|n| taken[n]).sum();
+        // It was asked and had less than its share: nothing is owed to it. What was goes to the others, so that all
+        // credits together stay nothing and none drifts away.
+        let forfeited: f64 = (0..self.queues.len()).filter(|n| !is_owed(*n)).map(|n| self.queues[n].credit).sum();
         for (n, queue) in self.queues.iter_mut().enumerate() {
-            if had_backlog(n) {
-                queue.credit += f64::from(total) * queue.weight / busy - f64::from(taken[n]);
-            } else if quotas[n] > 0 {
-                // It was asked and had less than its share: nothing is owed to it.
-                queue.credit = 0.0;
-            }
+            queue.credit = if is_owed(n) {
+                queue.credit + (f64::from(total) + forfeited) * queue.weight / owed - f64::from(taken[n])
+            } else {
+                0.0
+            };
         }
     }
 }
