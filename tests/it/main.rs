@@ -17,3 +17,4 @@ mod scripts_folder;
 mod support;
 mod tidy;
 mod watch;
+mod worker;
