@@ -1,7 +1,7 @@
 //! Dead jobs that are brought back.
 
 use wasmhost::job::JobId;
-use wasmhost::store::Requeued;
+use wasmhost::store::{Lost, Requeued, Settled};
 
 use super::{Bench, dlq, done, end, job, moment, take, take_one};
 
@@ -53,5 +53,15 @@ async fn only_a_dead_job_of_that_queue_is_brought_back() {
     assert_eq!(nobody, Requeued::NotFound);
     assert!(bench.store.job(&JobId::from("nobody")).await.unwrap().is_none());
     assert_eq!(bench.field("a", "status").await, "dlq");
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn an_empty_token_has_not_ended_a_requeued_job() {
+    let (mut bench, id) = with_a_dead_job().await;
+    bench.at(2).requeue("q", &id, None, false).await.unwrap();
+    let mut stranger = take_one(&bench.at(3), "q").await;
+    stranger.token.clear();
+    assert_eq!(end(&bench.at(4), &stranger, done("")).await, Settled::LeaseLost(Lost::Mismatch));
     bench.check().await;
 }

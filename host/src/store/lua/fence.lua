@@ -15,7 +15,8 @@ local function fence(key, token, is_ack)
     return is_over and EXPIRED or nil
   end
   local past = call('HMGET', key, 'status', 'done_token')
-  if past[2] == token then
+  -- A requeue empties `done_token`: an empty token has ended nothing.
+  if past[2] == token and token ~= '' then
     return REPEATED
   elseif past[1] ~= 'inflight' then
     return NOT_INFLIGHT
