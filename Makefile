@@ -2,7 +2,7 @@
 # The paths below target/ are promised to readers, so the folder cannot be moved.
 unexport CARGO_TARGET_DIR
 
-.PHONY: help setup build demo test lint bench audit
+.PHONY: help setup build demo test torture lint bench audit
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -28,6 +28,9 @@ lint: ## Format, clippy and the documentation's links, as the tests check them
 
 test: setup lint ## Everything that must hold before a change is taken; REDIS_ADDR names a Redis to use
 	cargo test --workspace
+
+torture: setup ## The engine against its model at length: 20,000 sequences; MODEL_SEED is the first one's seed
+	MODEL_SEQUENCES=20000 cargo test --package wasmhost --test it engine::model -- --nocapture
 
 bench: setup build ## Measure the sandbox and the queue; tables here, figures in target/bench
 	cargo bench --package wasmhost --bench sandbox

@@ -9,6 +9,7 @@ mod extend_lease;
 mod fail;
 mod jumpscripts;
 mod lost_answers;
+mod model;
 mod records;
 mod requeue;
 mod reserve;

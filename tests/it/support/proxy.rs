@@ -1,5 +1,6 @@
-//! A wire between a store and its Redis that can lose an answer: the server has executed the command, the client never
-//! hears of it.
+//! A wire between a store and its Redis. It can lose an answer: the server has executed the command, the client never
+//! hears of it. And it can swap words of the requests, so that the server runs another script than the one it was asked
+//! to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,23 +13,37 @@ pub struct Proxy {
     url: String,
     /// Answers that are still to be lost.
     to_lose: Arc<AtomicU32>,
+    n_swapped: Arc<AtomicU32>,
 }
+
+/// Words that are swapped on the way to the server, each for one of the same length.
+type Swaps = Vec<(String, String)>;
 
 impl Proxy {
     /// A proxy before the server at `url` (`redis://host:port`).
     pub async fn before(url: &str) -> Self {
+        Self::swapping(url, Vec::new()).await
+    }
+
+    /// A proxy that swaps words in every request: hashes of scripts, which occur nowhere else.
+    pub async fn swapping(url: &str, swaps: Swaps) -> Self {
+        assert!(swaps.iter().all(|(from, to)| from.len() == to.len()), "a word and its place have one length");
         let server = url.trim_start_matches("redis://").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("redis://{}", listener.local_addr().expect("an address"));
         let to_lose = Arc::new(AtomicU32::new(0));
-        let lost = Arc::clone(&to_lose);
+        let n_swapped = Arc::new(AtomicU32::new(0));
+        let (lost, swapped, swaps) = (Arc::clone(&to_lose), Arc::clone(&n_swapped), Arc::new(swaps));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(&server).await else { continue };
-                tokio::spawn(carry(client, server, Arc::clone(&lost)));
+                // Else a small packet waits for the acknowledgement of the one before.
+                let _ = (client.set_nodelay(true), server.set_nodelay(true));
+                let swapper = Swapper { swaps: Arc::clone(&swaps), n_swapped: Arc::clone(&swapped) };
+                tokio::spawn(carry(client, server, Arc::clone(&lost), swapper));
             }
         });
-        Self { url, to_lose }
+        Self { url, to_lose, n_swapped }
     }
 
     /// The address to give to a store.
@@ -47,13 +62,52 @@ impl Proxy {
     pub fn has_lost_all(&self) -> bool {
         self.to_lose.load(Ordering::SeqCst) == 0
     }
+
+    /// Words swapped so far.
+    #[must_use]
+    pub fn swapped(&self) -> u32 {
+        self.n_swapped.load(Ordering::SeqCst)
+    }
+}
+
+/// Swaps words in a stream.
+struct Swapper {
+    swaps: Arc<Swaps>,
+    n_swapped: Arc<AtomicU32>,
+}
+
+impl Swapper {
+    /// Swaps words in what was read so far, and answers how much of it can go on: the end may be the first half of a
+    /// word. A whole request never is, it ends with a line feed.
+    fn swap(&self, bytes: &mut [u8]) -> usize {
+        let mut n_ready = bytes.len();
+        for (from, to) in self.swaps.iter() {
+            let from = from.as_bytes();
+            while let Some(at) = bytes.windows(from.len()).position(|word| word == from) {
+                bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
+                self.n_swapped.fetch_add(1, Ordering::SeqCst);
+            }
+            let halves = (1..from.len().min(bytes.len() + 1)).rev();
+            let half = halves.into_iter().find(|&n| bytes.ends_with(&from[..n])).unwrap_or(0);
+            n_ready = n_ready.min(bytes.len() - half);
+        }
+        n_ready
+    }
 }
 
 /// Carries bytes both ways until one side ends or an answer is lost.
-async fn carry(client: TcpStream, server: TcpStream, to_lose: Arc<AtomicU32>) {
+async fn carry(client: TcpStream, server: TcpStream, to_lose: Arc<AtomicU32>, swapper: Swapper) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let requests = async { tokio::io::copy(&mut from_client, &mut to_server).await.map(drop) };
+    let requests = async {
+        let mut waiting = Vec::new();
+        while from_client.read_buf(&mut waiting).await? > 0 {
+            let n_ready = swapper.swap(&mut waiting);
+            to_server.write_all(&waiting[..n_ready]).await?;
+            waiting.drain(..n_ready);
+        }
+        std::io::Result::Ok(())
+    };
     let answers = async {
         let mut buffer = vec![0; 64 * 1024];
         loop {
