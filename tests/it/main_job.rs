@@ -8,7 +8,7 @@ use wasmhost::jumpscript::ScriptName;
 use wasmhost::store::{JobRecord, Store};
 
 use crate::support::guests;
-use crate::support::program::{Host, Invocation};
+use crate::support::program::{Host, Invocation, program};
 use crate::support::redis::{RedisServer, wait_until};
 
 /// Longer than anything a healthy host needs, even on a busy machine.
@@ -75,9 +75,14 @@ async fn a_job_written_with_plain_redis_commands_runs_and_its_hash_says_so() {
 #[tokio::test]
 async fn a_file_dropped_into_the_scripts_folder_can_be_called_at_once() {
     let world = World::new().await;
-    let folder = tempfile::tempdir().unwrap();
-    let mut host = world.host(&["--scripts", folder.path().to_str().unwrap()]);
-    std::fs::copy(guests::path("echo"), folder.path().join("echo.wasm")).unwrap();
+    let here = tempfile::tempdir().unwrap();
+    std::fs::create_dir(here.path().join("scripts")).unwrap();
+    let mut command = program();
+    command.current_dir(here.path()).args(["run", "--scripts", "scripts", "--data", "data"]);
+    command.args(["--redis", world.redis.url(), "--prefix", &world.prefix, "--node-prefix", &world.prefix]);
+    let mut host = Host::spawn(command);
+    host.wait_for_line("host ready");
+    std::fs::copy(guests::path("echo"), here.path().join("scripts/echo.wasm")).unwrap();
     let record = world.ended(&world.submit(NewJob::new("default", "echo", "hi")).await).await;
     assert_eq!(record.text("result").as_deref(), Some("hi"), "{}", host.said());
 }
@@ -294,4 +299,24 @@ async fn a_queue_with_a_key_of_the_wrong_type_is_left_alone_until_it_is_mended()
     assert_eq!(record.text("result").as_deref(), Some("2"));
     let said = host.said();
     assert_eq!(said.matches("queue cannot be served").count(), 1, "it is said once: {said}");
+}
+
+/// `wasmhost dev .`: the program, in the folder where a person stands.
+#[tokio::test]
+async fn dev_reloads_a_file_of_the_folder_it_was_started_in() {
+    let here = tempfile::tempdir().unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let mut command = program();
+    command.current_dir(here.path()).args(["dev", ".", "--data"]).arg(data.path());
+    let mut dev = Host::spawn(command);
+    dev.wait_for_line("watching");
+    let mut wasm = guests::wasm("echo");
+    std::fs::write(here.path().join("mine.wasm"), &wasm).unwrap();
+    let first = dev.wait_for_line("reloaded echo");
+    // The same code with a custom section more: another digest.
+    wasm.extend_from_slice(&[0, 2, 1, b'x']);
+    std::fs::write(here.path().join("mine.wasm"), &wasm).unwrap();
+    dev.wait_for_line_after(&first, "reloaded echo");
+    dev.signal("INT");
+    assert_eq!(dev.wait(), 0, "{}", dev.said());
 }

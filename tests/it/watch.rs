@@ -67,6 +67,23 @@ fn wasm_only() -> Options {
     Options { extensions: vec!["wasm".to_owned()], ..Options::default() }
 }
 
+/// The same folder, from where this process stands.
+fn relative(folder: &Path) -> PathBuf {
+    let up = std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect::<PathBuf>();
+    up.join(folder.strip_prefix("/").unwrap())
+}
+
+#[tokio::test]
+async fn a_folder_named_by_a_relative_path_is_watched_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut watcher = Watcher::new(&[relative(folder.path())], wasm_only()).unwrap();
+    let _present = tokio::time::timeout(LIMIT, watcher.next()).await.expect("the first batch");
+    fs::write(folder.path().join("a.wasm"), "a").unwrap();
+    let batch = tokio::time::timeout(LIMIT, watcher.next()).await.expect("in time").expect("the watch goes on");
+    assert!(batch[0].path.is_absolute() && batch[0].path.ends_with("a.wasm"), "{batch:?}");
+    assert_eq!(batch[0].kind, ChangeKind::Changed);
+}
+
 #[tokio::test]
 async fn what_lies_there_at_the_start_is_listed_as_present() {
     let watched = Watched::new(wasm_only(), |folder| {

@@ -119,7 +119,10 @@ impl Dev {
     ///
     /// # Errors
     /// A text that names the folder or the file at fault.
-    pub fn new(params: Params) -> Result<Self, String> {
+    pub fn new(mut params: Params) -> Result<Self, String> {
+        // The watch tells absolute paths, and a change must be found in its project.
+        params.folder = std::path::absolute(&params.folder)
+            .map_err(|error| format!("the folder `{}` cannot be found: {error}", params.folder.display()))?;
         let folder = std::slice::from_ref(&params.folder);
         let candidates = Candidates::new(folder, Options::default())?;
         let sources = Watcher::new(folder, Options::default())?;

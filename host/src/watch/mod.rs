@@ -77,7 +77,7 @@ pub enum ChangeKind {
 /// One settled change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The file, below the watched path as it was given.
+    /// The file, as an absolute path below the watched one.
     pub path: PathBuf,
     /// What happened.
     pub kind: ChangeKind,
@@ -101,6 +101,8 @@ impl Watcher {
         for path in paths {
             std::fs::metadata(path).map_err(|error| format!("cannot watch `{}`: {error}", path.display()))?;
         }
+        // Notifications name absolute paths, whatever was asked for; they must meet those of the scans.
+        let paths: Vec<PathBuf> = paths.iter().map(std::path::absolute).collect::<Result<_, _>>().map_err(no_here)?;
         // Room for a burst; what does not fit sets a flag that means "scan everything".
         let (signals, inbox) = std_mpsc::sync_channel(4096);
         let (outbox, changes) = mpsc::channel(16);
@@ -124,6 +126,11 @@ impl Watcher {
     pub fn notes(&self) -> Vec<String> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// The text when a relative path cannot be made absolute.
+fn no_here(error: std::io::Error) -> String {
+    format!("the current folder cannot be told: {error}; name an absolute path")
 }
 
 impl Drop for Watcher {

@@ -56,7 +56,7 @@ pub(super) struct Observer {
 
 impl Observer {
     pub(super) fn new(
-        roots: &[PathBuf],
+        roots: Vec<PathBuf>,
         options: Options,
         signals: SyncSender<Signal>,
         outbox: mpsc::Sender<Vec<Change>>,
@@ -64,7 +64,7 @@ impl Observer {
     ) -> Self {
         let is_scan_due = Arc::new(AtomicBool::new(true));
         let mut observer = Self {
-            roots: roots.to_vec(),
+            roots,
             filter: Filter::new(&options),
             settle: options.settle,
             notifier: None,
@@ -311,7 +311,7 @@ mod tests {
         let notes = Arc::new(Mutex::new(Vec::new()));
         let options = Options { extensions: vec!["wasm".to_owned()], ..Options::default() };
         let roots = [folder.path().to_path_buf()];
-        let mut observer = Observer::new(&roots, options, signals.clone(), outbox, Arc::clone(&notes));
+        let mut observer = Observer::new(roots.to_vec(), options, signals.clone(), outbox, Arc::clone(&notes));
         observer.poll = Duration::from_millis(20);
         observer.fall_back(&notify::Error::new(notify::ErrorKind::MaxFilesWatch));
         let thread = std::thread::spawn(move || observer.run(&inbox));

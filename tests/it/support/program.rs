@@ -128,9 +128,24 @@ impl Host {
     /// Waits for a line, said already or to come, that contains `part`.
     #[track_caller]
     pub fn wait_for_line(&mut self, part: &str) -> String {
-        if let Some(line) = self.said.iter().find(|line| line.contains(part)) {
-            return line.clone();
+        match self.said.iter().find(|line| line.contains(part)) {
+            Some(line) => line.clone(),
+            None => self.wait_for_new_line(part),
         }
+    }
+
+    /// Waits for a line after `before` that contains `part`.
+    #[track_caller]
+    pub fn wait_for_line_after(&mut self, before: &str, part: &str) -> String {
+        let mut later = self.said.iter().skip_while(|line| *line != before).skip(1);
+        match later.find(|line| line.contains(part)) {
+            Some(line) => line.clone(),
+            None => self.wait_for_new_line(part),
+        }
+    }
+
+    #[track_caller]
+    fn wait_for_new_line(&mut self, part: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
