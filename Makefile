@@ -2,11 +2,11 @@
 # The paths below target/ are promised to readers, so the folder cannot be moved.
 unexport CARGO_TARGET_DIR
 
-.PHONY: help setup build demo test torture lint bench audit
+.PHONY: help setup build demo test torture lint bench bench-peers audit
 .DEFAULT_GOAL := help
 
 help: ## This list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-11s %s\n", $$1, $$2 }'
 
 setup: ## Install what the tests need (redis-server, Wasm targets, a C compiler for Wasm)
 	@.ci/setup test
@@ -35,6 +35,11 @@ torture: setup ## The engine against its model at length: 20,000 sequences; MODE
 bench: setup build ## Measure the sandbox and the queue; tables here, figures in target/bench
 	cargo bench --package wasmhost --bench sandbox
 	target/release/wasmhost bench
+
+bench-peers: ## Measure other job queues and ours in turn; one table here, figures in target/bench/peers.json
+	@.ci/setup bench-peers
+	@.ci/build
+	target/peers/release/measure $(PEERS)
 
 audit: ## Known faults, licences and sources of all dependencies (cargo-deny)
 	@.ci/setup audit

@@ -1,4 +1,4 @@
-//! `wasmhost bench`: what this machine does, measured with a private Redis.
+//! `wasmhost bench`: what this machine does, measured with a private Redis, or with the one that `--redis` names.
 //!
 //! Native and sandboxed drains alternate, so that a neighbour's noise hits both; the medians are printed. The native
 //! handler shows what the queue alone costs: it is an executor that nothing but this command uses.
@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -24,7 +24,7 @@ use crate::host::{UNKNOWN_TYPE_WAIT, guest_threads};
 use crate::job::{NewJob, Reserved, StoreId};
 use crate::jumpscript::{Digest, Manifest, ScriptName, WASM_BYTES_MAX};
 use crate::outcome::Outcome;
-use crate::ports::{PublishRule, Pulse};
+use crate::ports::{JobSink, Level, PublishRule, Pulse};
 use crate::retry::RetryPolicy;
 use crate::sandbox::{Compiler, MEMORY_BYTES_MAX, Options, Sandbox};
 use crate::store::embedded::Embedded;
@@ -49,6 +49,12 @@ pub(super) struct BenchArgs {
     /// Seconds of the latency and idle measurements
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
+    /// Most jobs that run at once [default: 8 per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    concurrency: Option<u16>,
+    /// Leave out the idle host
+    #[arg(long)]
+    no_idle: bool,
 }
 
 /// Where the figures go, from the workspace's root.
@@ -69,10 +75,11 @@ struct Figures {
     redis_us_per_job: f64,
     latency_ms_p50: f64,
     latency_ms_p99: f64,
+    wasm_latency_ms_p50: f64,
+    wasm_latency_ms_p99: f64,
     enqueue_jobs_per_s: f64,
-    idle_commands_per_s: f64,
-    idle_cpu_percent: f64,
-    pss_mb: f64,
+    #[serde(flatten)]
+    idle: Option<Idle>,
     jobs: u64,
     rounds: u32,
     append_only: bool,
@@ -90,12 +97,22 @@ struct Drain {
 
 /// Runs the command.
 pub(super) async fn run(global: Global, args: BenchArgs) -> Result<ExitCode, Failure> {
+    if global.redis.is_some() && args.append_only {
+        return Err(Failure::usage("--append-only changes a private Redis only, and --redis names another")
+            .hint("leave one of them out; the Redis of --redis is measured as it is configured"));
+    }
     let script = script_file(args.script.as_deref())?;
     let wasm = read_file(&script, WASM_BYTES_MAX)?;
     let data = std::env::temp_dir().join(format!("wasmhost-bench-{}", std::process::id()));
-    let embedded = Embedded::start(&data).await.map_err(|text| Failure::from_text(&text))?;
-    let result = measure(&args, &embedded.address().url, &wasm, &data).await;
-    embedded.stop().await;
+    // A Redis that was named is used as it is; the jobs' rows stay in it for their hour.
+    let result = if let Some(url) = &global.redis {
+        measure(&args, &connect(url).await?, url, &wasm, &data).await
+    } else {
+        let embedded = Embedded::start(&data).await.map_err(|text| Failure::from_text(&text))?;
+        let result = measure_private(&args, &embedded.address().url, &wasm, &data).await;
+        embedded.stop().await;
+        result
+    };
     // A folder in the system's temporary files that cannot be removed is the system's to remove.
     let _removed = std::fs::remove_dir_all(&data).is_ok();
     let figures = result?;
@@ -103,13 +120,22 @@ pub(super) async fn run(global: Global, args: BenchArgs) -> Result<ExitCode, Fai
     Ok(ExitCode::SUCCESS)
 }
 
-async fn measure(args: &BenchArgs, url: &str, wasm: &[u8], data: &Path) -> Result<Figures, Failure> {
+async fn connect(url: &str) -> Result<Store, Failure> {
     let options = store::Options { url: url.to_owned(), prefix: "bench".to_owned(), ..store::Options::default() };
-    let store = Store::connect(StoreId::default(), &options).await?;
+    Ok(Store::connect(StoreId::default(), &options).await?)
+}
+
+async fn measure_private(args: &BenchArgs, url: &str, wasm: &[u8], data: &Path) -> Result<Figures, Failure> {
+    let store = connect(url).await?;
     store.set_append_only(args.append_only).await?;
-    let bench = Bench { store, url: url.to_owned(), n_jobs: args.jobs };
+    measure(args, &store, url, wasm, data).await
+}
+
+async fn measure(args: &BenchArgs, store: &Store, url: &str, wasm: &[u8], data: &Path) -> Result<Figures, Failure> {
+    let concurrency = args.concurrency.map_or_else(concurrency, usize::from);
+    let bench = Bench { store: store.clone(), url: url.to_owned(), n_jobs: args.jobs, concurrency };
     let wasm_executor = bench.wasm_executor(wasm).await?;
-    let busy = Busy::start();
+    let (busy, redis_before) = (Busy::start(), store.server_cpu().await?);
 
     print::note(&format!("draining {} jobs, native and sandboxed in turn, {} rounds", args.jobs, args.rounds));
     let (mut native, mut sandboxed) = (Vec::new(), Vec::new());
@@ -119,9 +145,21 @@ async fn measure(args: &BenchArgs, url: &str, wasm: &[u8], data: &Path) -> Resul
         sandboxed.push(bench.drain(|counted| Arc::new(Counted { inner: inner.clone(), started: counted })).await?);
     }
     print::note(&format!("latency at {LATENCY_RATE} jobs/s for {} s", args.seconds));
-    let (p50, p99) = bench.latency(args.seconds).await?;
-    print::note(&format!("an idle host with {IDLE_QUEUES} queues for {} s", args.seconds));
-    let idle = bench.idle(data, args.seconds).await?;
+    let native_latency = bench
+        .latency(args.seconds, |waits| {
+            Arc::new(NativeExecutor::new(move |job: &Reserved| {
+                waits.add(sent_at(job));
+                Outcome::Done { result: Vec::new() }
+            }))
+        })
+        .await?;
+    let wasm_latency = bench.latency(args.seconds, |waits| Arc::new(Watched { inner: wasm_executor, waits })).await?;
+    let idle = if args.no_idle {
+        None
+    } else {
+        print::note(&format!("an idle host with {IDLE_QUEUES} queues for {} s", args.seconds));
+        Some(bench.idle(data, args.seconds).await?)
+    };
 
     let of = |drains: &[Drain], figure: fn(&Drain) -> f64| median(drains.iter().map(figure).collect());
     Ok(Figures {
@@ -131,16 +169,16 @@ async fn measure(args: &BenchArgs, url: &str, wasm: &[u8], data: &Path) -> Resul
         host_us_per_job: of(&sandboxed, |d| d.host_us),
         native_redis_us_per_job: of(&native, |d| d.redis_us),
         redis_us_per_job: of(&sandboxed, |d| d.redis_us),
-        latency_ms_p50: p50,
-        latency_ms_p99: p99,
+        latency_ms_p50: native_latency.0,
+        latency_ms_p99: native_latency.1,
+        wasm_latency_ms_p50: wasm_latency.0,
+        wasm_latency_ms_p99: wasm_latency.1,
         enqueue_jobs_per_s: of(&native, |d| d.enqueue_per_s),
-        idle_commands_per_s: idle.commands_per_s,
-        idle_cpu_percent: idle.cpu_percent,
-        pss_mb: idle.pss_mb,
+        idle,
         jobs: args.jobs,
         rounds: args.rounds,
         append_only: args.append_only,
-        others_cores: busy.others_cores(bench.store.server_cpu().await?),
+        others_cores: busy.others_cores(store.server_cpu().await?.saturating_sub(redis_before)),
     })
 }
 
@@ -148,6 +186,7 @@ struct Bench {
     store: Store,
     url: String,
     n_jobs: u64,
+    concurrency: usize,
 }
 
 /// The name under which the no-op jumpscript is published.
@@ -165,7 +204,7 @@ impl Bench {
         sandbox.load(Digest::of(wasm), wasm)?;
         let options = WasmOptions {
             threads: guest_threads(&self.url),
-            concurrency: concurrency(),
+            concurrency: self.concurrency,
             memory_bytes_max: MEMORY_BYTES_MAX,
             node: "bench".to_owned(),
         };
@@ -214,7 +253,7 @@ impl Bench {
     fn worker(&self, queue: &str, executor: Arc<dyn Executor>) -> Worker {
         let options = worker::Options {
             queues: vec![(queue.to_owned(), 1)],
-            concurrency: concurrency(),
+            concurrency: self.concurrency,
             lease: Duration::from_secs(30),
             heartbeat: Duration::from_secs(10),
             grace: Duration::from_secs(10),
@@ -226,29 +265,25 @@ impl Bench {
         Worker::new(self.store.clone(), executor, options, Arc::new(Pulse::new()))
     }
 
-    /// Enqueues at a steady rate from a thread of its own onto an idle worker; from the enqueue call to the start of
-    /// the handler, p50 and p99 in milliseconds.
-    async fn latency(&self, seconds: u64) -> Result<(f64, f64), Failure> {
-        let n = seconds * u64::from(LATENCY_RATE);
-        let handled = Arc::new(Handled { n: AtomicU64::new(0), until: n, all: Notify::new() });
-        let waits: Arc<Mutex<Vec<f64>>> = Arc::default();
-        let (counter, measured) = (Arc::clone(&handled), Arc::clone(&waits));
-        let handler: Handler = Box::new(move |job| {
-            let sent: i64 = std::str::from_utf8(&job.payload).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-            let waited = Timestamp::now().since(Timestamp::from_nanos(sent)).as_secs_f64() * 1e3;
-            measured.lock().unwrap_or_else(PoisonError::into_inner).push(waited);
-            counter.count();
-            Outcome::Done { result: Vec::new() }
-        });
+    /// Enqueues at a steady rate from a thread of its own onto an idle worker: p50 and p99 of the waits, in
+    /// milliseconds. The first second is for warming up and does not count.
+    async fn latency(
+        &self,
+        seconds: u64,
+        executor: impl FnOnce(Arc<Waits>) -> Arc<dyn Executor>,
+    ) -> Result<(f64, f64), Failure> {
+        let n = (seconds + 1) * u64::from(LATENCY_RATE);
+        let handled = Handled { n: AtomicU64::new(0), until: n, all: Notify::new() };
+        let waits = Arc::new(Waits { handled, ms: Mutex::default() });
         let (stop, stopped) = watch::channel(false);
-        let running = tokio::spawn(self.worker("latency", Arc::new(NativeExecutor::new(handler))).run(stopped));
+        let running = tokio::spawn(self.worker("latency", executor(Arc::clone(&waits))).run(stopped));
         let url = self.url.clone();
         let producer = std::thread::spawn(move || produce(&url, n));
-        handled.all.notified().await;
+        waits.handled.all.notified().await;
         stop.send_replace(true);
         running.await.map_err(|error| Failure::new(format!("the worker failed: {error}")))?;
         producer.join().map_err(|_| Failure::new("the producer failed"))??;
-        let mut waits = std::mem::take(&mut *waits.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut waits = waits.lock().split_off(LATENCY_RATE as usize);
         waits.sort_by(f64::total_cmp);
         let at = |share: f64| {
             #[expect(
@@ -320,6 +355,67 @@ impl Handled {
     }
 }
 
+/// How long jobs waited, from before the enqueue call.
+struct Waits {
+    handled: Handled,
+    ms: Mutex<Vec<f64>>,
+}
+
+impl Waits {
+    fn add(&self, sent: Timestamp) {
+        let waited = Timestamp::now().since(sent);
+        self.lock().push(waited.as_secs_f64() * 1e3);
+        self.handled.count();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<f64>> {
+        self.ms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When a job of [`produce`] was sent.
+fn sent_at(job: &Reserved) -> Timestamp {
+    let nanos = std::str::from_utf8(&job.payload).ok().and_then(|text| text.parse().ok());
+    Timestamp::from_nanos(nanos.unwrap_or(0))
+}
+
+/// Sees when the attempts of another executor are over. That is later than their start by a whole run in the sandbox.
+struct Watched {
+    inner: Arc<dyn Executor>,
+    waits: Arc<Waits>,
+}
+
+impl Executor for Watched {
+    fn start(&self, mut attempt: Attempt) {
+        let (sent, waits) = (sent_at(&attempt.job), Arc::clone(&self.waits));
+        attempt.sink = Arc::new(UntilEnd { sink: attempt.sink.clone(), sent, waits });
+        self.inner.start(attempt);
+    }
+}
+
+/// A sink in an attempt. Nobody else has it, so it is dropped when the attempt ends, on the guest's thread.
+struct UntilEnd {
+    sink: Arc<dyn JobSink>,
+    sent: Timestamp,
+    waits: Arc<Waits>,
+}
+
+impl JobSink for UntilEnd {
+    fn log(&self, level: Level, context: &str, message: &str) {
+        self.sink.log(level, context, message);
+    }
+
+    fn progress(&self, percent: u8, message: &str) {
+        self.sink.progress(percent, message);
+    }
+}
+
+impl Drop for UntilEnd {
+    fn drop(&mut self) {
+        self.waits.add(self.sent);
+    }
+}
+
 /// Counts the attempts that another executor is given.
 struct Counted {
     inner: Arc<dyn Executor>,
@@ -334,8 +430,12 @@ impl Executor for Counted {
     }
 }
 
+/// What a host does that has nothing to do.
+#[derive(Debug, Serialize)]
 struct Idle {
+    #[serde(rename = "idle_commands_per_s")]
     commands_per_s: f64,
+    #[serde(rename = "idle_cpu_percent")]
     cpu_percent: f64,
     pss_mb: f64,
 }
@@ -344,8 +444,7 @@ struct Idle {
 fn produce(url: &str, n: u64) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let options = store::Options { url: url.to_owned(), prefix: "bench".to_owned(), ..store::Options::default() };
-        let store = Store::connect(StoreId::default(), &options).await?;
+        let store = connect(url).await?;
         let mut pace = tokio::time::interval(Duration::from_secs(1) / LATENCY_RATE);
         for _ in 0..n {
             pace.tick().await;
@@ -465,13 +564,19 @@ fn report(output: Output, figures: &Figures) -> Result<(), Failure> {
         );
         print::line(&format!("enqueue, bulk of {BULK}    {:.0} jobs/s", f.enqueue_jobs_per_s));
         print::line(&format!(
-            "latency at {LATENCY_RATE}/s       p50 {:.3} ms, p99 {:.3} ms",
+            "latency at {LATENCY_RATE}/s       p50 {:.3} ms, p99 {:.3} ms to the start of a native handler",
             f.latency_ms_p50, f.latency_ms_p99
         ));
         print::line(&format!(
-            "idle, {IDLE_QUEUES} queues         {:.2} commands/s, {:.2} % CPU, {:.1} MB PSS",
-            f.idle_commands_per_s, f.idle_cpu_percent, f.pss_mb
+            "                       p50 {:.3} ms, p99 {:.3} ms to the end of a sandbox",
+            f.wasm_latency_ms_p50, f.wasm_latency_ms_p99
         ));
+        if let Some(idle) = &f.idle {
+            print::line(&format!(
+                "idle, {IDLE_QUEUES} queues         {:.2} commands/s, {:.2} % CPU, {:.1} MB PSS",
+                idle.commands_per_s, idle.cpu_percent, idle.pss_mb
+            ));
+        }
         print::line(&format!("others on this machine  {:.2} cores", f.others_cores));
     }
     let path = Path::new(FIGURES);

@@ -137,7 +137,7 @@ enum Command {
     /// Look at jobs
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
-    /// Measure this machine with a private Redis
+    /// Measure this machine, with a private Redis unless --redis names one
     Bench(bench::BenchArgs),
     /// Count what is in the text files of a repository, one job each (used by `make demo`)
     #[command(hide = true)]

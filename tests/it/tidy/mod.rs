@@ -245,8 +245,8 @@ fn an_unfinished_place_is_seen() {
 
 /// Places of one machine, and of package registries: neither means anything to a reader elsewhere.
 fn place_rule(path: &str, text: &str) -> Vec<String> {
-    // The lock file names its registry by design.
-    if path == "Cargo.lock" {
+    // A lock file names its registry by design.
+    if path == "Cargo.lock" || path.ends_with("/Cargo.lock") {
         return Vec::new();
     }
     let places =
