@@ -323,8 +323,9 @@ impl Worker {
         if self.turns.is_empty() {
             return !self.settles.is_empty() || wants_jobs;
         }
-        // A second turn beside the first pays only when it carries a good part of a batch.
-        self.settles.len() >= BATCH_MAX / 4 || (wants_jobs && self.room() >= BATCH_MAX / 4 && !self.settles.is_empty())
+        // A second turn beside the first keeps Redis busy while this thread works on the answer; it pays only when it
+        // carries a good part of a batch.
+        self.settles.len() >= BATCH_MAX / 4 || (wants_jobs && self.room() >= BATCH_MAX / 2)
     }
 
     fn send_turn(&mut self) {
