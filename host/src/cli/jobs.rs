@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Map, Value, json};
 
 use super::exec::json_or_text;
@@ -22,8 +23,8 @@ pub(super) enum JobsCommand {
         #[arg(long)]
         queue: Option<String>,
         /// Only jobs in this state
-        #[arg(long, value_enum)]
-        state: Option<StateArg>,
+        #[arg(long, value_parser = state_parser())]
+        state: Option<JobState>,
         /// Jobs on a page
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
@@ -38,28 +39,10 @@ pub(super) enum JobsCommand {
     },
 }
 
-/// The states, as words of the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum StateArg {
-    Scheduled,
-    Ready,
-    Inflight,
-    Done,
-    Dlq,
-    Cancelled,
-}
-
-impl From<StateArg> for JobState {
-    fn from(state: StateArg) -> Self {
-        match state {
-            StateArg::Scheduled => Self::Scheduled,
-            StateArg::Ready => Self::Ready,
-            StateArg::Inflight => Self::Inflight,
-            StateArg::Done => Self::Done,
-            StateArg::Dlq => Self::Dlq,
-            StateArg::Cancelled => Self::Cancelled,
-        }
-    }
+/// Reads a state by its word; a wrong one is refused with all of them and the nearest.
+fn state_parser() -> impl TypedValueParser<Value = JobState> {
+    PossibleValuesParser::new(JobState::ALL.map(JobState::as_str))
+        .try_map(|word| JobState::parse(&word).ok_or_else(|| format!("`{word}` is no state")))
 }
 
 /// Runs the command.
@@ -67,7 +50,7 @@ pub(super) async fn run(global: Global, command: JobsCommand) -> Result<ExitCode
     let store = global.connect().await?;
     match command {
         JobsCommand::Ls { queue, state, limit, cursor } => {
-            let page = store.jobs(queue.as_deref(), state.map(Into::into), cursor.as_deref(), limit as usize).await?;
+            let page = store.jobs(queue.as_deref(), state, cursor.as_deref(), limit as usize).await?;
             if global.output == Output::Json {
                 let jobs: Vec<Value> = page.jobs.iter().map(|job| shape(&id_of(job), job, false)).collect();
                 print::json(&json!({ "jobs": jobs, "next_cursor": page.next }));

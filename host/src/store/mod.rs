@@ -105,7 +105,7 @@ pub struct Store {
     link: Arc<Link>,
     keys: Arc<Keys>,
     notes: Arc<Vec<String>>,
-    /// A time that the scripts take for now; tests only.
+    /// A time that the scripts use in place of the server's; tests only.
     at: Option<Timestamp>,
 }
 

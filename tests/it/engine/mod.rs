@@ -50,7 +50,7 @@ impl Bench {
         Self { store, prefix, raw: server.raw().await }
     }
 
-    /// A store that takes the moment `ms` after [`START`] for now.
+    /// A store whose clock stands at `ms` after [`START`].
     fn at(&self, ms: i64) -> Store {
         self.store.at(moment(ms))
     }

@@ -1,7 +1,7 @@
 -- Brings a dead job back.
 --
 -- KEYS     head.lua (one queue)
--- ARGV     head.lua, then: id, run at (seconds, nanoseconds; both empty for now),
+-- ARGV     head.lua, then: id, run at (seconds, nanoseconds; both empty: at once),
 --          1 to forget its failed attempts else 0
 -- Returns  1 done, 0 no such job, -1 it is not dead, -2 and the name: it belongs to another queue, or a text when a key is of the wrong type
 
