@@ -127,6 +127,9 @@ fn facts(record: &JobRecord) -> Vec<(String, String)> {
     let mut fields: Vec<&(String, Vec<u8>)> = record.fields.iter().filter(|(name, _)| is_plain(name)).collect();
     fields.sort_by(|(a, _), (b, _)| (place(a), a).cmp(&(place(b), b)));
     let fact = |(name, value): &(String, Vec<u8>)| {
+        if value.is_empty() {
+            return None;
+        }
         let Some(stem) = name.strip_suffix("_nano") else {
             return Some((visible(name), visible(&String::from_utf8_lossy(value))));
         };
@@ -138,7 +141,14 @@ fn facts(record: &JobRecord) -> Vec<(String, String)> {
         };
         Some((stem.to_owned(), text))
     };
-    fields.into_iter().filter_map(fact).collect()
+    let mut facts: Vec<(String, String)> = fields.into_iter().filter_map(fact).collect();
+    // One field in the row, three facts for a reader.
+    if let Some(at) = facts.iter().position(|(name, _)| name == "usage") {
+        let (_, usage) = facts.remove(at);
+        let parts = USAGE.into_iter().zip(usage.split(' ')).map(|(name, value)| (name.to_owned(), value.to_owned()));
+        facts.splice(at..at, parts.collect::<Vec<_>>());
+    }
+    facts
 }
 
 fn show(id: &JobId, record: &JobRecord) {
@@ -155,15 +165,17 @@ fn show(id: &JobId, record: &JobRecord) {
     }
 }
 
-/// Fields that count something.
-const COUNTS: [&str; 6] = ["attempts", "max_attempts", "deliveries", "wall_us", "cpu_us", "memory_bytes_peak"];
+/// Parts of the field `usage`, in its order.
+const USAGE: [&str; 3] = ["wall_us", "cpu_us", "memory_bytes_peak"];
+/// Facts that count something.
+const COUNTS: [&str; 6] = ["attempts", "max_attempts", "deliveries", USAGE[0], USAGE[1], USAGE[2]];
 
 /// A job as JSON: the hash's fields, counts as numbers, times as RFC 3339 text under their name without `_nano`.
 pub(super) fn shape(id: &JobId, record: &JobRecord, with_bodies: bool) -> Value {
     let mut map = Map::new();
     map.insert("id".to_owned(), id.to_string().into());
     for (name, text) in facts(record) {
-        let count = record.number(&name).filter(|_| COUNTS.contains(&name.as_str()));
+        let count = text.parse::<i64>().ok().filter(|_| COUNTS.contains(&name.as_str()));
         map.insert(name, count.map_or_else(|| text.into(), Value::from));
     }
     for name in BODIES.into_iter().filter(|name| with_bodies || *name == "last_error") {

@@ -126,8 +126,7 @@ const PAGE_FIELDS: &[&str] = &[
     "idempotency_key",
     "progress",
     "progress_message",
-    "wall_us",
-    "cpu_us",
+    "usage",
 ];
 /// Most rows of a page.
 const PAGE_MAX: usize = 1000;

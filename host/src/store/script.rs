@@ -97,25 +97,34 @@ impl Call {
 
     /// A job as `lua/write_job.lua` reads it.
     pub(super) fn job(&mut self, place: usize, id: &[u8], job: &NewJob) -> &mut Self {
-        self.arg(place).arg(id).arg(&job.job_type).arg(&job.payload).arg(&job.content_type);
-        match job.run_at {
-            None => self.arg("").arg(""),
-            Some(at) => self.arg(at.seconds()).arg(format!("{:09}", at.nanos_in_second())),
+        let mut further: Vec<(&str, String)> = Vec::new();
+        let mut add = |name, value: String| {
+            if !value.is_empty() {
+                further.push((name, value));
+            }
         };
-        match job.timeout {
-            None => self.arg(""),
-            Some(timeout) => self.arg(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)),
-        };
-        match job.max_attempts {
-            None => self.arg(""),
-            Some(n) => self.arg(n),
-        };
-        self.arg(job.idempotency_key.as_deref().unwrap_or("").trim());
-        match &job.pin {
-            None => self.arg(""),
-            Some(digest) => self.arg(digest.to_string()),
-        };
-        if job.metadata.is_empty() { self.arg("") } else { self.arg(metadata_text(&job.metadata)) }
+        add("content_type", job.content_type.clone());
+        add("idempotency_key", job.idempotency_key.as_deref().unwrap_or("").trim().to_owned());
+        if let Some(at) = job.run_at {
+            add("run_at_nano", at.nanos().to_string());
+        }
+        if let Some(timeout) = job.timeout {
+            add("timeout_nano", u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX).to_string());
+        }
+        if let Some(n) = job.max_attempts {
+            add("max_attempts", n.to_string());
+        }
+        if let Some(digest) = &job.pin {
+            add("pin", digest.to_string());
+        }
+        if !job.metadata.is_empty() {
+            add("metadata", metadata_text(&job.metadata));
+        }
+        self.arg(place).arg(id).arg(&job.job_type).arg(&job.payload).arg(further.len());
+        for (name, value) in further {
+            self.arg(name).arg(value);
+        }
+        self
     }
 
     pub(super) fn command(&self) -> &Cmd {
@@ -183,7 +192,7 @@ impl Reply {
         Self { values: values.into_iter(), address: address.to_owned(), what }
     }
 
-    fn odd(&self, found: &str) -> Error {
+    pub(super) fn odd(&self, found: &str) -> Error {
         let reason = format!("the answer has {found} where something else belongs");
         Error::Server { address: self.address.clone(), what: self.what, reason }
     }

@@ -5,6 +5,7 @@
 //!
 //! Next: `lua/settle.lua` and `lua/reserve.lua` for the two halves, `worker` for who calls.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use redis::Value;
@@ -20,6 +21,8 @@ use crate::jumpscript::Digest;
 pub const LEASE_MAX: Duration = Duration::from_secs(3600);
 /// Longest delay or time to live of one write: a hundred years, so that sums stay exact in a script.
 const DELAY_MS_MAX: u64 = 100 * 365 * 86_400 * 1000;
+/// Entries of one job in the answer of `lua/reserve.lua`.
+const JOB_ENTRIES: usize = 5;
 /// Most fields one command of a script sets; longer lists are split. Lua's stack holds some thousand values.
 const FIELDS_MAX: usize = 1000;
 
@@ -206,8 +209,7 @@ impl Store {
             other => other,
         };
         let mut reply = Reply::new(answer?, self.address(), "a turn");
-        let mut answers = reply.nested()?;
-        let settled = settles.iter().map(|_| settled(&mut answers)).collect::<Result<_, _>>()?;
+        let settled = read_settled(settles, &mut reply.nested()?)?;
         let reserved = self.reservation(reply.nested()?, &lanes, reserve)?;
         Ok(Turn { settled, reserved })
     }
@@ -227,10 +229,7 @@ impl Store {
             lanes.place(&share.queue);
         }
         let mut call = self.call(&script::TURN, &lanes, &[]);
-        call.arg(settles.len());
-        for settle in settles {
-            write_settle(&mut call, &mut lanes, settle);
-        }
+        write_settles(&mut call, &mut lanes, settles);
         match reserve {
             None => {
                 call.arg(0);
@@ -254,10 +253,12 @@ impl Store {
         let now_ms = reply.number()?;
         let rev = reply.text()?.parse().unwrap_or(0);
         let next_due_ms = reply.text()?.parse().ok();
+        let kinds = kinds(reply.nested()?, lanes)?;
         let mut entries = reply.nested()?;
-        let mut jobs = Vec::with_capacity(entries.len() / 13);
+        let mut extras = extras(reply.nested()?)?;
+        let mut jobs = Vec::with_capacity(entries.len() / JOB_ENTRIES);
         while !entries.is_empty() {
-            jobs.push(self.reserved(&mut entries, lanes, token)?);
+            jobs.push(self.reserved(&mut entries, &kinds, &mut extras, token)?);
         }
         let mut taken = reply.nested()?;
         let mut taken_per_queue = Vec::with_capacity(taken.len());
@@ -269,46 +270,37 @@ impl Store {
         Ok(Reservation { jobs, taken_per_queue, set_aside, broken, rev, next_due_ms, now_ms })
     }
 
-    fn reserved(&self, entries: &mut Reply, lanes: &Lanes<'_>, token: &str) -> Result<Reserved, Error> {
-        let queue = lanes.name(entries.count()? as usize);
+    fn reserved(
+        &self,
+        entries: &mut Reply,
+        kinds: &[Kind],
+        extras: &mut [Extra],
+        token: &str,
+    ) -> Result<Reserved, Error> {
+        let place = entries.count()? as usize;
+        let kind = kinds.get(place.wrapping_sub(1)).ok_or_else(|| entries.odd("an unknown kind"))?;
         let id = JobId::from_bytes(&entries.bytes()?);
-        let job_type = entries.text()?;
         let payload = entries.bytes()?;
-        let attempts = entries.count()?;
-        let max_attempts = match entries.count()? {
-            0 => MAX_ATTEMPTS,
-            n => n,
+        let created_at = entries.number().ok().filter(|nanos| *nanos > 0).map(Timestamp::from_nanos);
+        let extra = match entries.count()? as usize {
+            0 => Extra::default(),
+            n => std::mem::take(extras.get_mut(n - 1).ok_or_else(|| entries.odd("an unknown extra"))?),
         };
-        // The script let digits through only; more of them than a number holds are more than the longest timeout.
-        let timeout = match entries.text()?.parse::<u64>() {
-            Ok(0) => None,
-            Ok(nanos) => Some(Duration::from_nanos(nanos).min(TIMEOUT_MAX)),
-            Err(_) => Some(TIMEOUT_MAX),
-        };
-        let created_at = entries.text()?.parse().ok().filter(|nanos| *nanos > 0).map(Timestamp::from_nanos);
-        let deliveries = entries.count()?;
-        let live = entries.text()?;
-        let content_type = entries.text()?;
-        let metadata = script::metadata_pairs(&entries.bytes()?);
-        let pin = entries.text()?;
-        let digest = if pin.is_empty() { &live } else { &pin }.parse().ok();
-        let token = token.to_owned();
-        let store = self.id;
         Ok(Reserved {
-            store,
+            store: self.id,
             id,
-            queue,
-            job_type,
+            queue: kind.queue.clone(),
+            job_type: kind.job_type.clone(),
             payload,
-            content_type,
-            token,
-            attempts,
-            max_attempts,
-            deliveries,
-            timeout,
+            content_type: extra.content_type,
+            token: token.to_owned(),
+            attempts: extra.attempts,
+            max_attempts: extra.max_attempts,
+            deliveries: extra.deliveries,
+            timeout: extra.timeout,
             created_at,
-            digest,
-            metadata,
+            digest: kind.digest,
+            metadata: extra.metadata,
         })
     }
 
@@ -340,7 +332,9 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn progress(&self, lease: &Lease, percent: u8, message: &str) -> Result<Settled, Error> {
-        let mut call = self.call(&script::PROGRESS, &Lanes::default(), &[]);
+        let mut lanes = Lanes::default();
+        lanes.place(&lease.queue);
+        let mut call = self.call(&script::PROGRESS, &lanes, &[]);
         call.arg(lease.id.as_bytes()).arg(&lease.token).arg(percent.min(100)).arg(message);
         settled(&mut self.send("a progress note", &script::PROGRESS, &call).await?)
     }
@@ -354,29 +348,160 @@ fn lease_ms(lease: Duration) -> Result<u64, Error> {
     }
 }
 
+/// The field that nearly every done row gets; it has a place of its own among the arguments.
+const USAGE: &str = "usage";
+
+/// What settles of one group share.
+#[derive(PartialEq)]
+struct Group<'a> {
+    queue: &'a str,
+    token: &'a str,
+    code: &'static str,
+    digest: Option<Digest>,
+    ttl_seconds: u64,
+}
+
+impl<'a> Group<'a> {
+    fn of(settle: &'a Settle) -> Self {
+        let (code, ttl_seconds) = match &settle.end {
+            End::Done { ttl, .. } => ("D", ttl.as_secs().max(1)),
+            End::Retry { .. } => ("R", 0),
+            End::Dlq { .. } => ("F", 0),
+            End::Release => ("L", 0),
+        };
+        Self { queue: &settle.queue, token: &settle.token, code, digest: settle.digest, ttl_seconds }
+    }
+}
+
+/// The places of settles by group, in the order of their first members. Both the call and the reading of its answer
+/// go through it, so that an answer finds its settle. A second settle of a job stays behind the first one.
+fn groups(settles: &[Settle]) -> Vec<(Group<'_>, Vec<usize>)> {
+    let mut groups: Vec<(Group<'_>, Vec<usize>)> = Vec::new();
+    let mut seen = HashSet::with_capacity(settles.len());
+    for (place, settle) in settles.iter().enumerate() {
+        let group = Group::of(settle);
+        let is_first = seen.insert(&settle.id);
+        // From the end: neighbours mostly belong together.
+        match groups.iter_mut().rev().find(|(known, _)| is_first && *known == group) {
+            Some((_, places)) => places.push(place),
+            None => groups.push((group, vec![place])),
+        }
+    }
+    groups
+}
+
+fn write_settles<'a>(call: &mut Call, lanes: &mut Lanes<'a>, settles: &'a [Settle]) {
+    let groups = groups(settles);
+    call.arg(groups.len());
+    for (group, places) in groups {
+        call.arg(lanes.place(group.queue)).arg(group.token).arg(group.code);
+        match group.digest {
+            None => call.arg(""),
+            Some(digest) => call.arg(digest.to_string()),
+        };
+        call.arg(group.ttl_seconds).arg(places.len());
+        for place in places {
+            write_settle(call, lanes, &settles[place]);
+        }
+    }
+}
+
 fn write_settle<'a>(call: &mut Call, lanes: &mut Lanes<'a>, settle: &'a Settle) {
-    call.arg(lanes.place(&settle.queue)).arg(settle.id.as_bytes()).arg(&settle.token);
+    call.arg(settle.id.as_bytes());
+    let usage = settle.fields.iter().find(|(name, _)| *name == USAGE).map_or(&[][..], |(_, value)| value);
+    let is_usage_told = matches!(settle.end, End::Done { .. });
     match &settle.end {
-        End::Done { result, ttl } => call.arg("D").arg(result).arg(ttl.as_secs().max(1)),
+        End::Done { result, .. } => call.arg(result).arg(usage),
         End::Retry { attempts, error, kind, after } => {
             let delay = u64::try_from(after.as_millis()).unwrap_or(u64::MAX).min(DELAY_MS_MAX);
-            call.arg("R").arg(*attempts).arg(error).arg(*kind).arg(delay)
+            call.arg(*attempts).arg(error).arg(*kind).arg(delay)
         }
         End::Dlq { attempts, error, kind, reason } => {
             let reason = if reason.is_empty() { "failed" } else { reason };
-            call.arg("F").arg(*attempts).arg(error).arg(*kind).arg(reason)
+            call.arg(*attempts).arg(error).arg(*kind).arg(reason)
         }
-        End::Release => call.arg("L"),
+        End::Release => call,
     };
-    call.arg(settle.fields.len());
-    for (name, value) in &settle.fields {
+    let fields = || settle.fields.iter().filter(|(name, _)| !(is_usage_told && *name == USAGE));
+    let n_fields = fields().count();
+    if n_fields == 0 && settle.effects.as_slice().is_empty() {
+        call.arg("");
+        return;
+    }
+    call.arg(n_fields);
+    for (name, value) in fields() {
         call.arg(*name).arg(value);
     }
-    match &settle.digest {
-        None => call.arg(""),
-        Some(digest) => call.arg(digest.to_string()),
-    };
     write_effects(call, lanes, &settle.effects);
+}
+
+/// The answers of `lua/settle.lua`, in the order of the settles.
+fn read_settled(settles: &[Settle], answers: &mut Reply) -> Result<Vec<Settled>, Error> {
+    let mut settled_by_place = vec![Settled::Repeated; settles.len()];
+    for place in groups(settles).into_iter().flat_map(|(_, places)| places) {
+        settled_by_place[place] = settled(answers)?;
+    }
+    Ok(settled_by_place)
+}
+
+/// What jobs of one reserve share.
+struct Kind {
+    queue: String,
+    job_type: String,
+    digest: Option<Digest>,
+}
+
+fn kinds(mut reply: Reply, lanes: &Lanes<'_>) -> Result<Vec<Kind>, Error> {
+    let mut kinds = Vec::with_capacity(reply.len() / 3);
+    while !reply.is_empty() {
+        let queue = lanes.name(reply.count()? as usize);
+        kinds.push(Kind { queue, job_type: reply.text()?, digest: reply.text()?.parse().ok() });
+    }
+    Ok(kinds)
+}
+
+/// What only some jobs say.
+struct Extra {
+    attempts: u32,
+    max_attempts: u32,
+    timeout: Option<Duration>,
+    deliveries: u32,
+    content_type: String,
+    metadata: Vec<(String, String)>,
+}
+
+impl Default for Extra {
+    fn default() -> Self {
+        Self {
+            attempts: 0,
+            max_attempts: MAX_ATTEMPTS,
+            timeout: None,
+            deliveries: 1,
+            content_type: String::new(),
+            metadata: Vec::new(),
+        }
+    }
+}
+
+fn extras(mut reply: Reply) -> Result<Vec<Extra>, Error> {
+    let mut extras = Vec::with_capacity(reply.len() / 6);
+    while !reply.is_empty() {
+        let attempts = reply.count()?;
+        let max_attempts = match reply.count()? {
+            0 => MAX_ATTEMPTS,
+            n => n,
+        };
+        // The script let digits through only; more of them than a number holds are more than the longest timeout.
+        let timeout = match reply.text()?.parse::<u64>() {
+            Ok(0) => None,
+            Ok(nanos) => Some(Duration::from_nanos(nanos).min(TIMEOUT_MAX)),
+            Err(_) => Some(TIMEOUT_MAX),
+        };
+        let (deliveries, content_type) = (reply.count()?, reply.text()?);
+        let metadata = script::metadata_pairs(&reply.bytes()?);
+        extras.push(Extra { attempts, max_attempts, timeout, deliveries, content_type, metadata });
+    }
+    Ok(extras)
 }
 
 /// Effects as `lua/effects.lua` reads them.

@@ -64,9 +64,8 @@ pub(super) fn settle(policy: &SettlePolicy, held: &Held, outcome: Outcome, usage
 fn usage_fields(usage: &Usage) -> Vec<(&'static str, Vec<u8>)> {
     let mut fields = Vec::new();
     if usage.wall_us > 0 {
-        fields.push(("wall_us", usage.wall_us.to_string().into_bytes()));
-        fields.push(("cpu_us", usage.cpu_us.to_string().into_bytes()));
-        fields.push(("memory_bytes_peak", usage.memory_bytes_peak.to_string().into_bytes()));
+        let text = format!("{} {} {}", usage.wall_us, usage.cpu_us, usage.memory_bytes_peak);
+        fields.push(("usage", text.into_bytes()));
     }
     if !usage.log_tail.is_empty() {
         let mut tail = cut_front(&usage.log_tail, LOG_BYTES_MAX).to_owned();

@@ -11,7 +11,7 @@ async fn an_ack_ends_the_job_with_its_result_and_a_ttl() {
     bench.store.enqueue(&[job("a", "q")]).await.unwrap();
     let reserved = take_one(&bench.store, "q").await;
     let with_fields = Settle {
-        fields: vec![("result_type", b"text/plain".to_vec()), ("wall_us", b"12".to_vec())],
+        fields: vec![("result_type", b"text/plain".to_vec()), ("usage", b"12 8 65536".to_vec())],
         ..settle(&reserved, done("bytes \u{0} and all"))
     };
     assert_eq!(bench.store.turn(&[with_fields], None).await.unwrap().settled, [Settled::Applied]);
@@ -19,7 +19,7 @@ async fn an_ack_ends_the_job_with_its_result_and_a_ttl() {
         ("status", "done"),
         ("result", "bytes \u{0} and all"),
         ("result_type", "text/plain"),
-        ("wall_us", "12"),
+        ("usage", "12 8 65536"),
         ("lease_token", ""),
         ("lease_expires_at_nano", "0"),
         ("done_token", reserved.token.as_str()),

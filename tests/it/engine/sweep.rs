@@ -132,12 +132,15 @@ async fn entries_that_fit_nothing_are_removed_and_kept_aside() {
 }
 
 #[tokio::test]
-async fn a_job_that_was_in_flight_without_an_expiry_in_its_hash_counts_as_expired() {
+async fn the_end_of_a_lease_is_its_score_whatever_the_hash_says() {
     let mut bench = Bench::new().await;
     bench.store.enqueue(&[job("a", "q")]).await.unwrap();
     let reserved = take_one(&bench.store, "q").await;
     let key = bench.job_key("a");
     bench.raw::<i64>(&["HSET", &key, "lease_expires_at_nano", ""]).await;
+    bench.raw::<i64>(&["ZADD", &bench.key("q", "inflight"), "1000", "a"]).await;
     let late = end(&bench.store, &reserved, done("")).await;
     assert_eq!(late, wasmhost::store::Settled::LeaseLost(wasmhost::store::Lost::Expired));
+    assert_eq!(bench.store.sweep(&q()).await.unwrap().reclaimed, 1);
+    bench.check().await;
 }

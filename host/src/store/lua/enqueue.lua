@@ -7,20 +7,27 @@
 -- ARGV     head.lua, then: number of jobs, and each job as write_job.lua says
 -- Returns  for each job: id, 1 when this call wrote it else 0
 
-local jobs, answers = {}, {}
-for n = 1, take_number() do
+local jobs, answers, rows = {}, {}, {}
+local n_jobs = take_number()
+for n = 1, n_jobs do
   local job = take_job()
+  jobs[n], rows[n] = job, JOB .. job.id
+end
+-- One question for the whole batch: ids are fresh, unless the answer to an earlier call was lost.
+local is_free = n_jobs > 0 and call('EXISTS', unpack(rows)) == 0
+for n = 1, n_jobs do
+  local job = jobs[n]
   local reason = trouble(job.q)
   if not reason then
-    job.known, reason = existing(job)
+    job.known, reason = existing(job, is_free)
   end
   if reason then
     return redis.error_reply('REFUSED ' .. reason)
   end
-  jobs[n] = job
 end
 local seen = {}
-for n, job in ipairs(jobs) do
+for n = 1, n_jobs do
+  local job = jobs[n]
   if not job.known then
     write_job(job)
     if not seen[job.q] then

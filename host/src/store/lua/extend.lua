@@ -10,7 +10,7 @@ local expires = score .. '000000'
 local answers = {}
 for n = 1, take_number() do
   local q, id, token = queues[take_number()], take(), take()
-  local answer = fence(JOB .. id, token, false) or trouble(q)
+  local answer = trouble(q) or fence(q, JOB .. id, id, token, false)
   if not answer then
     answer = 0
     call('HSET', JOB .. id, 'lease_expires_at_nano', expires)

@@ -56,6 +56,7 @@ for n = 1, take_number() do
     index = n, name = take(),
     ready = KEYS[k + 1], scheduled = KEYS[k + 2], inflight = KEYS[k + 3], done = KEYS[k + 4],
     dlq = KEYS[k + 5], aside = KEYS[k + 6], counters = KEYS[k + 7],
+    heads = {}, n_heads = 0, tails = {}, n_tails = 0,
   }
 end
 
@@ -152,12 +153,12 @@ end
 
 -- Ids that go to the two ends of their queue, written at the end of the script in one command each.
 local function to_head(q, id)
-  q.heads = q.heads or {}
-  q.heads[#q.heads + 1] = id
+  local n = q.n_heads + 1
+  q.heads[n], q.n_heads = id, n
 end
 local function to_tail(q, id)
-  q.tails = q.tails or {}
-  q.tails[#q.tails + 1] = id
+  local n = q.n_tails + 1
+  q.tails[n], q.n_tails = id, n
 end
 -- A job for later: due in whole seconds and nine digits of nanoseconds.
 local function to_schedule(q, id, seconds, nanos)
@@ -170,16 +171,16 @@ end
 local function write_ends()
   local soonest
   for _, q in ipairs(queues) do
-    if q.heads then
+    if q.n_heads > 0 then
       -- LPUSH turns the order round; the first one is to be the head.
-      local turned, n = {}, #q.heads
+      local turned, n = {}, q.n_heads
       for i = 1, n do
         turned[i] = q.heads[n + 1 - i]
       end
       call('LPUSH', q.ready, unpack(turned))
     end
-    if q.tails then
-      call('RPUSH', q.ready, unpack(q.tails))
+    if q.n_tails > 0 then
+      call('RPUSH', q.ready, unpack(q.tails, 1, q.n_tails))
     end
     if q.soonest and (not soonest or q.soonest < soonest) then
       local first = call('ZRANGE', q.scheduled, 0, 0, 'WITHSCORES')
@@ -187,6 +188,7 @@ local function write_ends()
         soonest = q.soonest
       end
     end
+    q.n_heads, q.n_tails, q.soonest = 0, 0, nil
   end
   if soonest then
     call('PUBLISH', WAKE, 'due ' .. whole(soonest))

@@ -6,12 +6,15 @@
 --
 -- ARGV     1 when a reserve is wanted else 0; then: limit, lease in milliseconds, token, node or empty, 1 to bring back
 --          what is due first else 0, number of queues to ask, and for each: index of the queue, quota
--- Returns  now in milliseconds, revision, next due in milliseconds or empty, jobs (13 entries each: queue index, id,
---          type, payload, attempts, max attempts, timeout in nanoseconds, created at, deliveries, digest, content type,
---          metadata, pin), jobs per queue, set aside (4 entries each), broken queues (index and reason)
+-- Returns  now in milliseconds, revision, next due in milliseconds or empty, kinds (3 entries each: queue index, type,
+--          digest or empty), jobs (5 entries each: kind, id, payload, created at, extra or 0), extras (6 entries each:
+--          attempts, max attempts, timeout in nanoseconds, deliveries, content type, metadata; without one they are
+--          0, not given, not given, 1, empty, empty), jobs per queue, set aside (4 entries each), broken queues (index
+--          and reason)
 
--- The further fields of a record that has none.
 local NOTHING = {}
+-- Fields that hold a count, in the order in which they are checked.
+local COUNTS = { 'attempts', 'max_attempts', 'timeout_nano' }
 
 -- A count with a cap; digits only, any length.
 local function capped(text, most)
@@ -27,65 +30,58 @@ local function reserve()
   local keep_seconds = expires_ms / 1000 + 3600
   local shares, jobs, taken, broken = {}, {}, {}, {}
   local n_jobs, n_entries, next_ms = 0, 0, nil
-  local routes, handed = {}, {}
-  -- What is written into every job, with two places for what differs.
-  local stamp = { 'status', 'inflight', 'lease_token', token, 'lease_expires_at_nano', expires }
-  if node ~= '' then
-    stamp[7], stamp[8] = 'node', node
-  end
-  local n_stamp = #stamp
-  stamp[n_stamp + 1], stamp[n_stamp + 3] = 'deliveries', 'digest'
-  stamp[n_stamp + 2], stamp[n_stamp + 4] = 0, ''
+  local handed, extras = {}, {}
 
-  local function route(job_type)
-    local known = routes[job_type]
-    if known == nil then
-      known = try('HGET', ROUTE, job_type)
-      known = type(known) == 'string' and sub(known, 1, 64) or false
-      routes[job_type] = known
+  -- Jobs of one queue, type and code are of one kind: what they share is said once.
+  local kinds, kind_of = {}, {}
+  local function kind_of_job(q, job_type, pin)
+    local name = q.index .. ' ' .. job_type .. '\n' .. pin
+    local place = kind_of[name]
+    if not place then
+      local digest = pin
+      if pin == '' then
+        local known = try('HGET', ROUTE, job_type)
+        digest = type(known) == 'string' and sub(known, 1, 64) or ''
+      end
+      place = #kinds / 3 + 1
+      kinds[#kinds + 1], kinds[#kinds + 2], kinds[#kinds + 3] = q.index, job_type, digest
+      kind_of[name] = place
+      keep(digest, keep_seconds)
     end
-    return known
+    return place
   end
 
   -- Why a record cannot be run: the first field that is wrong.
-  local function fault(row, rest)
-    if not row[1] or row[1] == '' then
+  local function fault(row)
+    if not row.type or row.type == '' then
       return 'field `type` is missing'
-    elseif #row[1] > NAME_MAX then
-      return 'field `type` has ' .. #row[1] .. ' bytes, at most ' .. NAME_MAX .. ' are allowed'
-    elseif not row[2] then
+    elseif #row.type > NAME_MAX then
+      return 'field `type` has ' .. #row.type .. ' bytes, at most ' .. NAME_MAX .. ' are allowed'
+    elseif not row.queue then
       return 'field `queue` is missing'
-    elseif row[3] and #row[3] > PAYLOAD_MAX then
-      return 'field `payload` has ' .. #row[3] .. ' bytes, at most ' .. PAYLOAD_MAX .. ' are allowed'
+    elseif row.payload and #row.payload > PAYLOAD_MAX then
+      return 'field `payload` has ' .. #row.payload .. ' bytes, at most ' .. PAYLOAD_MAX .. ' are allowed'
     end
-    if rest == NOTHING then
-      return nil
+    for _, name in ipairs(COUNTS) do
+      local value = row[name]
+      if value and (value == '' or find(value, '%D')) then
+        return 'field `' .. name .. '` is `' .. sub(value, 1, 40) .. '`, must be a number from 0'
+      end
     end
-    local attempts, max_attempts, timeout, run_at = rest[1], rest[2], rest[3], rest[4]
-    local name, value
-    if attempts and (attempts == '' or find(attempts, '%D')) then
-      name, value = 'attempts', attempts
-    elseif max_attempts and (max_attempts == '' or find(max_attempts, '%D')) then
-      name, value = 'max_attempts', max_attempts
-    elseif timeout and (timeout == '' or find(timeout, '%D')) then
-      name, value = 'timeout_nano', timeout
-    end
-    if name then
-      return 'field `' .. name .. '` is `' .. sub(value, 1, 40) .. '`, must be a number from 0'
-    elseif attempts and (#attempts > 15 or tonumber(attempts) > 2147483647) then
-      return 'field `attempts` is `' .. sub(attempts, 1, 40) .. '`, which is no count of attempts'
-    elseif run_at and not match(run_at, '^-?%d+$') then
-      return 'field `run_at_nano` is `' .. sub(run_at, 1, 40) .. '`, must be a number'
+    if row.attempts and (#row.attempts > 15 or tonumber(row.attempts) > 2147483647) then
+      return 'field `attempts` is `' .. sub(row.attempts, 1, 40) .. '`, which is no count of attempts'
+    elseif row.run_at_nano and not match(row.run_at_nano, '^-?%d+$') then
+      return 'field `run_at_nano` is `' .. sub(row.run_at_nano, 1, 40) .. '`, must be a number'
     end
   end
 
   -- Why an id must not be run at all, whatever its record says; nil when it may.
   local function misfit(q, id, row)
-    local status = row[4]
+    local status = row.status
     if status == 'ready' then
       return nil
     elseif not status or status == '' then
-      if not (row[1] or row[2] or row[3]) and call('EXISTS', JOB .. id) == 0 then
+      if not (row.type or row.queue or row.payload) and call('EXISTS', JOB .. id) == 0 then
         return 'there is no record of it'
       end
     elseif status == 'inflight' then
@@ -97,80 +93,99 @@ local function reserve()
     end
   end
 
-  local function hand_out(q, ids)
-    local leases = {}
-    for _, id in ipairs(ids) do
-      local job, row, rest, reason
-      if id == '' then
-        reason = 'its id is empty'
-      elseif #id > ID_MAX then
-        reason = 'its id has ' .. #id .. ' bytes, at most ' .. ID_MAX .. ' are allowed'
-      elseif handed[id] then
-        reason = 'it is in flight already (its id stood twice in the queue)'
-      else
-        job = JOB .. id
-        row = try('HMGET', job, 'type', 'queue', 'payload', 'status', 'created_at_nano')
-        if row.err then
-          reason = 'key `' .. job .. '` is not a hash'
-        else
-          local n_found = 0
-          for n = 1, 5 do
-            if row[n] then
-              n_found = n_found + 1
-            end
-          end
-          -- Most waiting jobs have these fields and no others; asking for the rest costs as much as for these.
-          rest = call('HLEN', job) == n_found and NOTHING
-            or call('HMGET', job, 'attempts', 'max_attempts', 'timeout_nano', 'run_at_nano', 'deliveries',
-              'content_type', 'metadata', 'pin')
-          reason = misfit(q, id, row)
-        end
+  -- A record with other fields than those of a fresh job of ours: checked field by field. Returns how it is told to
+  -- the host, or nil when it is not handed out.
+  local function hand_out_checked(q, id, found)
+    local row, reason = {}, nil
+    if id == '' then
+      reason = 'its id is empty'
+    elseif #id > ID_MAX then
+      reason = 'its id has ' .. #id .. ' bytes, at most ' .. ID_MAX .. ' are allowed'
+    elseif handed[id] then
+      reason = 'it is in flight already (its id stood twice in the queue)'
+    elseif found.err then
+      reason = 'key `' .. JOB .. id .. '` is not a hash'
+    else
+      for n = 1, #found, 2 do
+        row[found[n]] = found[n + 1]
       end
-      if reason then
-        set_aside(q, id, reason)
-      else
-        reason = fault(row, rest)
-        if reason then
-          dead_letter(q, id, reason, { 'error_kind', 'rejected', 'finished_at_nano', now_nano })
-          report(q, id, reason, true)
-        else
-          local deliveries = rest[5] and whole((tonumber(rest[5]) or 0) + 1) or '1'
-          local pin = rest[8]
-          local digest = pin or route(row[1])
-          stamp[n_stamp + 2] = deliveries
-          if digest then
-            stamp[n_stamp + 4] = digest
-            call('HSET', job, unpack(stamp))
-            keep(digest, keep_seconds)
-          else
-            call('HSET', job, unpack(stamp, 1, n_stamp + 2))
-          end
-          if rest[4] and rest[4] ~= '0' then
-            call('HSET', job, 'run_at_nano', '0')
-          end
-          if row[2] ~= q.name then
-            -- The list was renamed, or the producer pushed to another queue: the list is what counts.
-            call('HSET', job, 'queue', q.name)
-          end
-          handed[id] = true
-          local l = #leases
-          leases[l + 1], leases[l + 2] = score, id
-          local e = n_entries
-          jobs[e + 1], jobs[e + 2], jobs[e + 3], jobs[e + 4] = q.index, id, row[1], row[3] or ''
-          jobs[e + 5] = rest[1] and tonumber(rest[1]) or 0
-          -- 0 is TaskHarbor's word for "not given", where a worker without a policy runs it once.
-          jobs[e + 6] = rest[2] and math.max(1, capped(rest[2], ATTEMPTS_MAX)) or 0
-          jobs[e + 7], jobs[e + 8] = rest[3] or '0', row[5] or '0'
-          jobs[e + 9], jobs[e + 10] = deliveries, digest or ''
-          jobs[e + 11], jobs[e + 12], jobs[e + 13] = rest[6] or '', rest[7] or '', pin or ''
-          n_entries, n_jobs = e + 13, n_jobs + 1
+      reason = misfit(q, id, row)
+    end
+    if reason then
+      return set_aside(q, id, reason)
+    end
+    reason = fault(row)
+    if reason then
+      dead_letter(q, id, reason, { 'error_kind', 'rejected', 'finished_at_nano', now_nano })
+      return report(q, id, reason, true)
+    end
+    local deliveries = row.deliveries and whole((tonumber(row.deliveries) or 0) + 1) or '1'
+    local place = kind_of_job(q, row.type, row.pin or '')
+    local digest = kinds[place * 3]
+    local fields = { 'status', 'inflight', 'lease_token', token, 'lease_expires_at_nano', expires, 'node', node,
+      'deliveries', deliveries }
+    if digest ~= '' then
+      fields[11], fields[12] = 'digest', digest
+    end
+    if row.run_at_nano and row.run_at_nano ~= '0' then
+      fields[#fields + 1], fields[#fields + 2] = 'run_at_nano', '0'
+    end
+    if row.queue ~= q.name then
+      -- The list was renamed, or the producer pushed to another queue: the list is what counts.
+      fields[#fields + 1], fields[#fields + 2] = 'queue', q.name
+    end
+    call('HSET', JOB .. id, unpack(fields))
+    local e = #extras
+    extras[e + 1] = row.attempts and tonumber(row.attempts) or 0
+    -- 0 is TaskHarbor's word for "not given", where a worker without a policy runs it once.
+    extras[e + 2] = row.max_attempts and math.max(1, capped(row.max_attempts, ATTEMPTS_MAX)) or 0
+    extras[e + 3], extras[e + 4] = row.timeout_nano or '0', deliveries
+    extras[e + 5], extras[e + 6] = row.content_type or '', row.metadata or ''
+    return place, row.payload or '', row.created_at_nano or '0', e / 6 + 1
+  end
+
+  -- Whether a record has the fields of a fresh job of ours, in the order in which they are written, and no others.
+  local function is_plain(q, row)
+    return row[8] == 'ready' and row[4] == q.name and row[1] == 'type' and row[3] == 'queue' and row[5] == 'payload'
+      and row[7] == 'status' and row[9] == 'created_at_nano' and not row[11]
+      and row[2] ~= '' and #row[2] <= NAME_MAX and #row[6] <= PAYLOAD_MAX
+  end
+
+  local function hand_out(q, ids)
+    local leases, n_leases, n = {}, 0, n_entries
+    local last_type, last_place, digest
+    for _, id in ipairs(ids) do
+      local row = id ~= '' and #id <= ID_MAX and not handed[id] and try('HGETALL', JOB .. id) or NOTHING
+      local place, payload, created_at, extra
+      if is_plain(q, row) then
+        if row[2] ~= last_type then
+          last_type, last_place = row[2], kind_of_job(q, row[2], '')
+          digest = kinds[last_place * 3]
         end
+        place, payload, created_at, extra = last_place, row[6], row[10], 0
+        if digest == '' then
+          call('HSET', JOB .. id, 'status', 'inflight', 'lease_token', token, 'lease_expires_at_nano', expires,
+            'node', node, 'deliveries', '1')
+        else
+          call('HSET', JOB .. id, 'status', 'inflight', 'lease_token', token, 'lease_expires_at_nano', expires,
+            'node', node, 'deliveries', '1', 'digest', digest)
+        end
+      else
+        place, payload, created_at, extra = hand_out_checked(q, id, row)
+      end
+      if place then
+        handed[id] = true
+        leases[n_leases + 1], leases[n_leases + 2] = score, id
+        n_leases = n_leases + 2
+        jobs[n + 1], jobs[n + 2], jobs[n + 3], jobs[n + 4], jobs[n + 5] = place, id, payload, created_at, extra
+        n = n + 5
       end
     end
-    if #leases > 0 then
+    n_entries, n_jobs = n, n_jobs + n_leases / 2
+    if n_leases > 0 then
       call('ZADD', q.inflight, unpack(leases))
     end
-    return #leases / 2
+    return n_leases / 2
   end
 
   -- Takes up to `most` from a share's queue.
@@ -200,9 +215,6 @@ local function reserve()
   end
   if is_sweep then
     write_ends()
-    for _, q in ipairs(queues) do
-      q.heads, q.tails, q.soonest = nil, nil, nil
-    end
   end
   for _, share in ipairs(shares) do
     local most = math.min(share.quota, limit - n_jobs)
@@ -223,5 +235,6 @@ local function reserve()
       end
     end
   end
-  return { whole(now_ms), revision(), next_ms and whole(math.ceil(next_ms)) or '', jobs, taken, asides, broken }
+  return { whole(now_ms), revision(), next_ms and whole(math.ceil(next_ms)) or '', kinds, jobs, extras,
+    taken, asides, broken }
 end

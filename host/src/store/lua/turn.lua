@@ -7,9 +7,6 @@
 local answers = settle()
 -- What the settles gave back can be taken again in the same turn.
 write_ends()
-for _, q in ipairs(queues) do
-  q.heads, q.tails, q.soonest = nil, nil, nil
-end
 local reserved = false
 if take() == '1' then
   reserved = reserve()

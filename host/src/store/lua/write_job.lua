@@ -1,23 +1,29 @@
 -- Jobs that are to be written: by a producer (enqueue.lua) or as an effect of another job (effects.lua).
 -- First every job of a call is looked at, then every job is written.
 --
--- ARGV of one job: index of its queue, id, type, payload, content type, run at (seconds, nanoseconds; both empty for
--- now), timeout in nanoseconds, max attempts, idempotency key, pinned digest, metadata. Empty means not given.
+-- ARGV of one job: index of its queue, id, type, payload, number of further fields, name and value of each. The further
+-- fields are those of the job's hash (docs/keys.md): run_at_nano timeout_nano max_attempts idempotency_key content_type
+-- pin metadata. A time or a count is digits, and none begins with a 0. An empty value means not given.
 
 local function take_job()
-  return {
-    q = queues[take_number()], id = take(), type = take(), payload = take(), content_type = take(),
-    run_s = take(), run_n = take(), timeout = take(), max = take(), key = take(), pin = take(), metadata = take(),
-  }
+  local job = { q = queues[tonumber(ARGV[at + 1])], id = ARGV[at + 2], type = ARGV[at + 3], payload = ARGV[at + 4] }
+  job.n_more = 2 * tonumber(ARGV[at + 5])
+  job.first = at + 6
+  at = at + 5 + job.n_more
+  for n = job.first, at, 2 do
+    if ARGV[n] == 'idempotency_key' and ARGV[n + 1] ~= '' then
+      job.idempotency = PREFIX .. ':idem:' .. job.q.name .. ':' .. ARGV[n + 1]
+    end
+  end
+  return job
 end
 
 -- Ids and idempotency keys that earlier jobs of this call will take.
 local planned = {}
 
--- The id of the job that is there already, or nil; and why it cannot be told.
-local function existing(job)
-  if job.key ~= '' then
-    job.idempotency = PREFIX .. ':idem:' .. job.q.name .. ':' .. job.key
+-- The id of the job that is there already, or nil; and why it cannot be told. `is_free`: no row of this id is there.
+local function existing(job, is_free)
+  if job.idempotency then
     local known = planned[job.idempotency] or try('GET', job.idempotency)
     if type(known) == 'table' then
       return nil, 'key `' .. job.idempotency .. '` is not a string'
@@ -26,7 +32,7 @@ local function existing(job)
     end
   end
   local row = JOB .. job.id
-  if planned[row] or call('EXISTS', row) == 1 then
+  if planned[row] or not is_free and call('EXISTS', row) == 1 then
     return job.id
   end
   planned[row] = true
@@ -35,37 +41,50 @@ local function existing(job)
   end
 end
 
+local function is_later(seconds, nanos)
+  local difference = tonumber(seconds) - tonumber(now_s)
+  return difference > 0 or difference == 0 and nanos > now_n
+end
+
 local function write_job(job)
-  local q = job.q
-  local is_later = job.run_s ~= '' and (tonumber(job.run_s) > tonumber(now_s)
-    or (tonumber(job.run_s) == tonumber(now_s) and job.run_n > now_n))
-  local fields = { 'type', job.type, 'queue', q.name, 'payload', job.payload,
-    'status', is_later and 'scheduled' or 'ready', 'created_at_nano', now_nano }
-  local n = #fields
-  local function add(name, value)
+  local q, id = job.q, job.id
+  if job.n_more == 0 then
+    call('HSET', JOB .. id, 'type', job.type, 'queue', q.name, 'payload', job.payload, 'status', 'ready',
+      'created_at_nano', now_nano)
+    return to_tail(q, id)
+  end
+  local fields = { 'type', job.type, 'queue', q.name, 'payload', job.payload, 'status', 'ready', 'created_at_nano', now_nano }
+  local n, run_s, run_n, pin = 10, nil, nil, nil
+  for m = job.first, job.first + job.n_more - 1, 2 do
+    local name, value = ARGV[m], ARGV[m + 1]
     if value ~= '' then
-      fields[n + 1], fields[n + 2] = name, value
-      n = n + 2
+      if name == 'run_at_nano' then
+        run_s, run_n = sub(value, 1, -10), sub(value, -9)
+        if #value < 10 or not is_later(run_s, run_n) then
+          run_s, value = nil, nil
+        end
+      elseif name == 'pin' then
+        pin = value
+      end
+      if value then
+        fields[n + 1], fields[n + 2] = name, value
+        n = n + 2
+      end
     end
   end
-  add('run_at_nano', is_later and job.run_s .. job.run_n or '')
-  add('timeout_nano', job.timeout)
-  add('max_attempts', job.max)
-  add('idempotency_key', job.key)
-  add('content_type', job.content_type)
-  add('pin', job.pin)
-  add('metadata', job.metadata)
-  call('HSET', JOB .. job.id, unpack(fields))
+  if run_s then
+    fields[8] = 'scheduled'
+  end
+  call('HSET', JOB .. id, unpack(fields, 1, n))
   if job.idempotency then
-    call('SET', job.idempotency, job.id, 'EX', IDEMPOTENCY_DAYS * 86400)
+    call('SET', job.idempotency, id, 'EX', IDEMPOTENCY_DAYS * 86400)
   end
-  if is_later then
-    to_schedule(q, job.id, job.run_s, job.run_n)
+  if run_s then
+    to_schedule(q, id, run_s, run_n)
   else
-    to_tail(q, job.id)
+    to_tail(q, id)
   end
-  if job.pin ~= '' then
-    local start = math.max(tonumber(now_s), tonumber(job.run_s) or 0)
-    keep(job.pin, start + DLQ_DAYS * 86400)
+  if pin then
+    keep(pin, math.max(tonumber(now_s), tonumber(run_s) or 0) + DLQ_DAYS * 86400)
   end
 end

@@ -41,16 +41,37 @@ const fn mutation(what: &'static str, file: &'static str, check: &'static str, w
 }
 
 const MUTATIONS: &[Mutation] = &[
-    mutation("any token holds the job", "fence.lua", "row[1] == token and token ~= ''", "row[1] and row[1] ~= ''"),
+    mutation("any token holds the job", "settle.lua", "try('HGET', row, 'lease_token') ~= token", "false"),
+    mutation(
+        "the end of a lease is not asked for",
+        "fence.lua",
+        "'LIMIT', 0, 1)[1] ~= nil",
+        "'LIMIT', 0, 1)[1] == false",
+    ),
     mutation("a late end is accepted", "fence.lua", "return is_over and EXPIRED or nil", "return nil"),
-    mutation("a repeated end is not known", "fence.lua", "if past[2] == token and token ~= '' then", "if false then"),
+    mutation(
+        "a repeated end is not known",
+        "fence.lua",
+        "elseif found[3] == token and token ~= '' then",
+        "elseif false then",
+    ),
     mutation("a late ack is not told of another holder", "fence.lua", "is_over and not is_ack", "is_over"),
-    mutation("a batch ends a job twice", "settle.lua", "ended[s.id] == s.token and REPEATED or fence", "fence"),
+    mutation("a batch ends a job twice", "settle.lua", "accepted[row] == token and REPEATED or broken", "broken"),
     mutation("an end leaves the lease behind", "settle.lua", "call('ZREM', q.inflight, unpack(q.free))", ""),
     mutation("a release counts as a delivery", "settle.lua", "deliveries - 1", "deliveries"),
     mutation("an ended job is extended", "extend.lua", "answer = NOT_INFLIGHT", "answer = 0"),
-    mutation("an idempotency key is not looked up", "write_job.lua", "if job.key ~= '' then", "if false then"),
-    mutation("an id is written twice", "write_job.lua", "planned[row] or call('EXISTS', row) == 1", "false"),
+    mutation(
+        "an idempotency key is not looked up",
+        "write_job.lua",
+        "planned[job.idempotency] or try('GET', job.idempotency)",
+        "nil",
+    ),
+    mutation(
+        "an id is written twice",
+        "write_job.lua",
+        "planned[row] or not is_free and call('EXISTS', row) == 1",
+        "false",
+    ),
     mutation("lost workers are not counted", "due.lua", "deliveries >= deliveries_max(row[3])", "false"),
     mutation("reclaimed jobs go to the tail", "due.lua", "to_head(q, id)", "to_tail(q, id)"),
     mutation("a lease is reclaimed before its end", "due.lua", "whole(now_ms), 'LIMIT'", "whole(now_ms + 1), 'LIMIT'"),
