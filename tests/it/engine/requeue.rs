@@ -65,3 +65,11 @@ async fn an_empty_token_has_not_ended_a_requeued_job() {
     assert_eq!(end(&bench.at(4), &stranger, done("")).await, Settled::LeaseLost(Lost::Mismatch));
     bench.check().await;
 }
+
+/// Whether it is dead is looked at before whose it is.
+#[tokio::test]
+async fn a_living_job_of_another_queue_is_told_to_be_alive() {
+    let bench = Bench::new().await;
+    bench.store.enqueue(&[job("a", "q")]).await.unwrap();
+    assert_eq!(bench.store.requeue("other", &JobId::from("a"), None, false).await.unwrap(), Requeued::NotDead);
+}

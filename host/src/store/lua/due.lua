@@ -90,25 +90,42 @@ local function promote(q)
   end
 end
 
--- Dead rows over the cap or too old.
+-- Dead rows over the cap or too old, and ids in the DLQ whose row is gone or not dead.
+local PRUNE_MAX = 50
 local function prune(q)
   local over = call('LLEN', q.dlq) - DLQ_MAX
-  for n = 1, 10 do
-    local is_due = n <= over
-    if not is_due then
-      local oldest = call('LINDEX', q.dlq, 0)
-      local row = oldest and try('HMGET', JOB .. oldest, 'status', 'dlq_failed_at_nano')
-      -- Seconds are enough here, and other programs write this field in the form of a floating point number.
-      local failed = row and row[1] == 'dlq' and tonumber(row[2] or '')
-      is_due = failed and failed > 0 and failed / 1e9 < tonumber(now_s) - DLQ_DAYS * 86400
+  local n_gone, rows = 0, {}
+  for n, id in ipairs(call('LRANGE', q.dlq, 0, PRUNE_MAX - 1)) do
+    local row = try('HMGET', JOB .. id, 'status', 'dlq_failed_at_nano', 'failed_at_nano', 'created_at_nano')
+    if row[1] == 'dlq' then
+      -- Seconds are enough here, and other programs write the first of these in the form of a floating point number.
+      local failed = 0
+      for field = 2, 4 do
+        failed = failed > 0 and failed or tonumber(row[field] or '') or 0
+      end
+      if failed <= 0 then
+        -- It says nowhere when it died: its days count from here.
+        try('HSET', JOB .. id, 'dlq_failed_at_nano', now_nano)
+        failed = tonumber(now_nano)
+      end
+      if n > over and not (failed / 1e9 < tonumber(now_s) - DLQ_DAYS * 86400) then
+        break
+      end
+      rows[#rows + 1] = JOB .. id
     end
-    if not is_due then
-      return
-    end
-    drop_dead(q)
-    swept.dropped = swept.dropped + 1
+    n_gone = n
   end
-  swept.is_more = 1
+  if n_gone > 0 then
+    call('LPOP', q.dlq, n_gone)
+  end
+  if #rows > 0 then
+    call('UNLINK', unpack(rows))
+  end
+  count(q, 'dlq_dropped', n_gone)
+  swept.dropped = swept.dropped + n_gone
+  if n_gone == PRUNE_MAX then
+    swept.is_more = 1
+  end
 end
 
 -- When the next lease ends or the next scheduled job is due in a queue, in milliseconds; nil when nothing waits.

@@ -3,7 +3,8 @@
 -- KEYS     head.lua (one queue)
 -- ARGV     head.lua, then: id, run at (seconds, nanoseconds; both empty: at once),
 --          1 to forget its failed attempts else 0
--- Returns  1 done, 0 no such job, -1 it is not dead, -2 and the name: it belongs to another queue, or a text when a key is of the wrong type
+-- Returns  1 done, 0 no such job, -1 it is not dead, -2 and the name: it belongs to another queue, or a text when a
+--          key is of the wrong type. Looked at in this order, which is TaskHarbor's.
 
 local q, id, run_s, run_n, is_reset = queues[1], take(), take(), take(), take() == '1'
 local row = try('HMGET', JOB .. id, 'status', 'queue')
@@ -11,10 +12,10 @@ if row.err then
   return { 'key `' .. JOB .. id .. '` is not a hash' }
 elseif not row[1] then
   return { 0 }
-elseif row[2] and row[2] ~= q.name then
-  return { -2, row[2] }
 elseif row[1] ~= 'dlq' then
   return { -1 }
+elseif row[2] and row[2] ~= q.name then
+  return { -2, row[2] }
 end
 local reason = trouble(q)
 if reason then

@@ -18,7 +18,7 @@ const MAX_ATTEMPTS: u32 = 5;
 const DELIVERIES_MIN: u32 = 3;
 const DLQ_SECONDS: i64 = 30 * 86_400;
 /// Dead rows that one sweep drops from a queue.
-const PRUNE_MAX: u32 = 10;
+const PRUNE_MAX: u32 = 50;
 
 /// A job's hash. Empty texts and zeros mean the same as absent fields.
 #[derive(Clone, Debug, Default)]
@@ -458,8 +458,8 @@ impl Reference {
     pub(super) fn requeue(&mut self, queue: &str, id: &str, run_at: Option<i64>, is_reset: bool) -> Requeued {
         match self.rows.get(id) {
             None => return Requeued::NotFound,
-            Some(row) if row.queue != queue => return Requeued::OtherQueue(row.queue.clone()),
             Some(row) if row.status != "dlq" => return Requeued::NotDead,
+            Some(row) if row.queue != queue => return Requeued::OtherQueue(row.queue.clone()),
             Some(_) => {}
         }
         self.queue(queue).dlq.retain(|dead| dead != id);
