@@ -657,12 +657,14 @@ impl Worker {
 
 fn log_end(held: &Held, outcome: &Outcome, wall_us: u64) {
     let attempt = held.attempts + 1;
-    let (job, queue, script) = (&held.id, &held.queue, &held.job_type);
+    let (job, queue, script) = (&held.id, &held.queue, || crate::job::visible(&held.job_type));
     match outcome {
-        Outcome::Done { .. } => tracing::debug!(%job, %queue, %script, attempt, %outcome, wall_us, "attempt ended"),
+        Outcome::Done { .. } => {
+            tracing::debug!(%job, %queue, script = %script(), attempt, %outcome, wall_us, "attempt ended")
+        }
         _ => {
             let error = crate::job::visible(outcome.error_text().lines().next().unwrap_or_default());
-            tracing::info!(%job, %queue, %script, attempt, %outcome, wall_us, %error, "attempt ended");
+            tracing::info!(%job, %queue, script = %script(), attempt, %outcome, wall_us, %error, "attempt ended");
         }
     }
 }
