@@ -27,6 +27,8 @@ pub const MAX_ATTEMPTS_MAX: u32 = 1000;
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wall time of one attempt; a longer one from another producer is clamped to it.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// A job cannot be scheduled for later than this much time from now.
+pub const RUN_AT_YEARS_MAX: u64 = 100;
 /// The queue of a job that names none.
 pub const QUEUE: &str = "default";
 
@@ -275,6 +277,10 @@ impl NewJob {
         }
         if self.run_at.is_some_and(|at| at.nanos() <= 0) {
             return Err("the run time lies before 1970".to_owned());
+        }
+        let latest = Timestamp::now().after(Duration::from_secs(RUN_AT_YEARS_MAX * 366 * 86_400));
+        if self.run_at.is_some_and(|at| at > latest) {
+            return Err(format!("the run time lies more than {RUN_AT_YEARS_MAX} years ahead"));
         }
         if let Some(n) = self.max_attempts
             && !(1..=MAX_ATTEMPTS_MAX).contains(&n)

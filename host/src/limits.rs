@@ -41,6 +41,7 @@ fn of_hosts_and_jobs() -> Vec<Row> {
         ("most attempts", job::MAX_ATTEMPTS_MAX.to_string(), "refused at enqueue; clamped from Redis", ""),
         ("timeout of an attempt when nobody names one", time(job::TIMEOUT), "stopped", ""),
         ("longest timeout", time(job::TIMEOUT_MAX), "refused at enqueue; clamped from Redis", ""),
+        ("latest run time", format!("{} years ahead", job::RUN_AT_YEARS_MAX), "refused at enqueue", ""),
         ("result of a job", bytes(job::RESULT_BYTES_MAX), "the attempt fails", ""),
         ("writes of one attempt", effects::EFFECTS_MAX.to_string(), "refused", ""),
         ("bytes of the writes of one attempt", bytes(effects::EFFECT_BYTES_MAX), "refused", ""),

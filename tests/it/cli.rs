@@ -43,6 +43,41 @@ fn values_that_make_no_sense_are_refused_with_the_rule() {
 }
 
 #[test]
+fn names_times_and_counts_out_of_range_are_refused_before_redis_is_asked() {
+    let long = "x".repeat(201);
+    let keyed = |key| fails(2, &["submit", "--type", "x", "--redis", "redis://127.0.0.1:1", "--idempotency-key", key]);
+    assert!(keyed("").contains("must not be empty"));
+    assert!(keyed("a:b").contains("must not contain `:`"));
+    assert!(keyed(&long).contains("201 bytes"));
+    let with = |flag: &str, value: &str| {
+        let flag = format!("{flag}={value}");
+        fails(2, &["submit", "--type", "x", "--redis", "redis://127.0.0.1:1", &flag])
+    };
+    assert!(with("--queue", "a\u{1b}[2J").contains("must not contain the character"));
+    assert!(with("--queue", &long).contains("201 bytes"));
+    assert!(with("--delay", "-5s").contains("negative"));
+    assert!(with("--delay", "2000000h").contains("100 years"));
+    assert!(with("--run-at", "-1").contains("is not a time"));
+    assert!(with("--run-at", "1900-01-01T00:00:00Z").contains("1970"));
+    assert!(with("--run-at", "99999999999999999999").contains("is not a time"));
+    assert!(with("--timeout", "0s").contains("more than 0"));
+    assert!(with("--timeout", "25h").contains("at most 24h"));
+    assert!(with("--max-attempts", "-1").contains("-1"));
+    assert!(with("--max-attempts", "4294967296").contains("4294967296"));
+    assert!(fails(2, &["run", "--lease=-1s"]).contains("-1s"));
+    assert!(fails(2, &["run", "--concurrency=-1"]).contains("-1"));
+}
+
+#[test]
+fn a_payload_over_the_limit_is_refused_with_its_size() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(8 * 1024 * 1024 + 1).unwrap();
+    let payload = format!("@{}", file.path().display());
+    let said = fails(2, &["submit", "--type", "x", "--redis", "redis://127.0.0.1:1", "--payload", &payload]);
+    assert!(said.contains("8388609 bytes") && said.contains("8388608"), "{said}");
+}
+
+#[test]
 fn redis_away_is_75_and_names_the_address_and_the_way_out() {
     // A port that was free a moment ago: nobody listens there.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -12,8 +12,8 @@ use crate::support::redis::RedisServer;
 #[tokio::test]
 async fn a_bad_job_is_refused_with_its_field_and_nothing_is_written() {
     let mut bench = Bench::new().await;
-    let long = "x".repeat(300);
-    let bad: Vec<(NewJob, &str)> = vec![
+    let long = "x".repeat(300 * 1024);
+    let mut bad: Vec<(NewJob, &str)> = vec![
         (job("", "q"), "id"),
         (job("a", ""), "queue"),
         (job("a", "default:ready"), "default:ready"),
@@ -24,7 +24,36 @@ async fn a_bad_job_is_refused_with_its_field_and_nothing_is_written() {
         (NewJob { idempotency_key: Some(long), ..job("a", "q") }, "idempotency key"),
         (NewJob { payload: vec![b'x'; 8 * 1024 * 1024 + 1], ..job("a", "q") }, "8388609"),
         (NewJob { run_at: Some(Timestamp::from_nanos(-1)), ..job("a", "q") }, "1970"),
+        (NewJob { run_at: Some(Timestamp::from_nanos(i64::MAX)), ..job("a", "q") }, "100 years"),
+        (NewJob { max_attempts: Some(u32::MAX), ..job("a", "q") }, "4294967295"),
+        (NewJob { timeout: Some(Duration::MAX), ..job("a", "q") }, "at most 24h"),
     ];
+    // Every name, every way in which it can be bad, each with the rule it breaks.
+    type Make = fn(String) -> NewJob;
+    let names: [(&str, Make); 4] = [
+        ("id", |name| job(&name, "q")),
+        ("queue", |name| job("a", &name)),
+        ("type", |name| NewJob { job_type: name, ..job("a", "q") }),
+        ("idempotency key", |name| NewJob { idempotency_key: Some(name), ..job("a", "q") }),
+    ];
+    let rules = [
+        (String::new(), "must not be empty"),
+        (" \t ".to_owned(), "must not be empty"),
+        ("default:ready".to_owned(), "must not contain `:`"),
+        ("a\0b".to_owned(), "must not contain the character"),
+        ("a\u{1b}[2J".to_owned(), "must not contain the character"),
+        ("a\u{202e}b".to_owned(), "must not contain the character"),
+        ("x".repeat(201), "201 bytes"),
+    ];
+    for (what, make) in names {
+        for (name, rule) in &rules {
+            let made = make(name.clone());
+            let error = made.check().unwrap_err();
+            assert!(error.starts_with(what), "{error}");
+            bad.push((made, rule));
+        }
+        assert_eq!(make("x".repeat(200)).check(), Ok(()), "{what}");
+    }
     for (bad, word) in bad {
         // The good one beside it is not written either.
         let error = bench.store.enqueue(&[job("good", "q"), bad]).await.unwrap_err();
