@@ -36,6 +36,8 @@ async fn every_bad_record_has_its_end_and_the_good_jobs_run() {
         ("no payload", record("payload", &[]), Runs),
         ("no queue", record("queue", &[]), Dead("`queue`")),
         ("no status", record("status", &[]), Runs),
+        ("no attempts", record("", &[]), Runs),
+        ("no max attempts", record("", &["attempts", "1"]), Runs),
         ("another queue", record("queue", &["queue", "elsewhere"]), Runs),
         ("attempts -1", record("", &["attempts", "-1"]), Dead("`attempts`")),
         ("attempts 2^63", record("", &["attempts", "9223372036854775808"]), Dead("`attempts`")),
@@ -53,7 +55,12 @@ async fn every_bad_record_has_its_end_and_the_good_jobs_run() {
         ("status banana", record("status", &["status", "banana"]), Aside("`banana`")),
         ("a:queue:b:ready", record("", &[]), Runs),
         ("nul \0 line \n esc \u{1b}[2J", record("", &[]), Runs),
+        ("status dlq", record("status", &["status", "dlq"]), Aside("`dlq`")),
         ("bad metadata", record("", &["metadata", "{not json"]), Runs),
+        ("empty field name", record("", &["", "x"]), Runs),
+        ("control field name", record("", &["a\u{0}\n\u{1b}b", "\u{1}"]), Runs),
+        ("twin keys", record("payload", &["payload", r#"{"a":1,"a":2}"#]), Runs),
+        ("numbers", record("payload", &["payload", "[1e400,9223372036854775808,0.1000000000000000055]"]), Runs),
     ];
     let mut bench = Bench::new().await;
     let ready = bench.key("q", "ready");
@@ -82,6 +89,10 @@ async fn every_bad_record_has_its_end_and_the_good_jobs_run() {
                 "timeout 0" => assert_eq!(job.timeout, None),
                 "timeout i64 max" | "timeout beyond u64" => assert_eq!(job.timeout.unwrap().as_secs(), 86_400),
                 "no payload" => assert!(job.payload.is_empty()),
+                "no attempts" => assert_eq!((job.attempts, job.max_attempts), (0, 5)),
+                "no max attempts" => assert_eq!((job.attempts, job.max_attempts), (1, 5)),
+                "twin keys" => assert_eq!(job.payload, br#"{"a":1,"a":2}"#),
+                "numbers" => assert_eq!(job.payload, b"[1e400,9223372036854775808,0.1000000000000000055]"),
                 _ => {}
             }
             ran.push(job.id);
@@ -111,8 +122,8 @@ async fn every_bad_record_has_its_end_and_the_good_jobs_run() {
     let info = bench.store.queues().await.unwrap();
     let counted = info.iter().find(|info| info.name == "q").unwrap().counters.clone();
     assert!(counted.contains(&("set_aside".to_owned(), n_aside as u64)), "{counted:?}");
-    // What was set aside was not changed, so these two are as their producer left them: in no structure.
-    for id in ["status done", "status banana"] {
+    // What was set aside was not changed, so these are as their producer left them: in no structure.
+    for id in ["status done", "status dlq", "status banana"] {
         let key = bench.job_key(id);
         bench.raw::<i64>(&["DEL", &key]).await;
     }
@@ -196,5 +207,104 @@ async fn a_renamed_list_is_served_where_it_lies() {
     for job in &reserved {
         end(&bench.store, job, done("")).await;
     }
+    bench.check().await;
+}
+
+/// Its record says nothing of its queue: the list it came from is what counts, and its lease is gone.
+#[tokio::test]
+async fn a_record_without_a_queue_is_dead_in_the_queue_of_its_list() {
+    let mut bench = Bench::new().await;
+    let (row, ready) = (bench.job_key("lost"), bench.key("q", "ready"));
+    bench.raw::<i64>(&["HSET", &row, "type", "echo", "payload", "{}", "status", "ready"]).await;
+    bench.raw::<i64>(&["RPUSH", &ready, "lost"]).await;
+    bench.raw::<i64>(&["ZADD", &bench.key("q", "inflight"), "1000", "lost"]).await;
+    assert!(super::take(&bench.store, "q", 8).await.is_empty());
+    assert_eq!((bench.field("lost", "status").await, bench.field("lost", "queue").await), ("dlq".into(), "q".into()));
+    assert_eq!(bench.raw::<i64>(&["ZCARD", &bench.key("q", "inflight")]).await, 0);
+    bench.check().await;
+}
+
+/// Bytes that are no text in every place that a producer fills: payload, name of a field, id.
+#[tokio::test]
+async fn bytes_that_are_no_text_are_passed_as_they_are() {
+    let mut bench = Bench::new().await;
+    let (id, payload) = (b"\xff\xfe\x00id", b"\x00\xc3\x28\xff");
+    let row = [bench.job_key("").as_bytes(), id].concat();
+    let mut set = redis::cmd("HSET");
+    set.arg(&row).arg("type").arg("echo").arg("queue").arg("q").arg("status").arg("ready");
+    set.arg("payload").arg(payload).arg(b"\xff\x00").arg(b"\xfe");
+    set.query_async::<()>(&mut bench.raw).await.unwrap();
+    let mut push = redis::cmd("RPUSH");
+    push.arg(bench.key("q", "ready")).arg(id).query_async::<()>(&mut bench.raw).await.unwrap();
+    let reserved = super::take_one(&bench.store, "q").await;
+    assert_eq!((reserved.id.as_bytes(), reserved.payload.as_slice()), (id.as_slice(), payload.as_slice()));
+    let shown = reserved.id.to_string();
+    assert!(!shown.chars().any(char::is_control), "{shown:?}");
+    assert!(bench.store.job(&reserved.id).await.unwrap().is_some(), "its record can be read");
+    assert_eq!(end(&bench.store, &reserved, done("")).await, wasmhost::store::Settled::Applied);
+}
+
+/// An id that looks like another key of ours names its own record and nothing else.
+#[tokio::test]
+async fn an_id_with_colons_never_meets_another_key() {
+    let mut bench = Bench::new().await;
+    bench.foreign("b", "bystander", &[]).await;
+    bench.foreign("a", "x:queue:b:ready", &[]).await;
+    bench.foreign("a", "queue:b:ready", &[]).await;
+    for reserved in super::take(&bench.store, "a", 8).await {
+        end(&bench.store, &reserved, super::dlq(1, "x")).await;
+    }
+    let waiting: Vec<String> = bench.raw(&["LRANGE", &bench.key("b", "ready"), "0", "-1"]).await;
+    assert_eq!(waiting, ["bystander"]);
+    bench.check().await;
+}
+
+/// 64 MiB in a record of another producer: dead with the size in the reason, and nothing of it comes to the host.
+#[tokio::test]
+async fn a_payload_of_64_mib_is_dead_and_does_not_travel() {
+    let mut bench = Bench::new().await;
+    bench.foreign("q", "huge", &[]).await;
+    let row = bench.job_key("huge");
+    bench.raw::<i64>(&["HDEL", &row, "payload"]).await;
+    let grow = "redis.call('HSET', KEYS[1], 'payload', string.rep('x', 67108864))";
+    bench.raw::<()>(&["EVAL", grow, "1", &row]).await;
+    bench.foreign("q", "good", &[]).await;
+    let reserved = bench.store.turn(&[], Some(&ask("q", 8))).await.unwrap().reserved;
+    assert_eq!(reserved.jobs.len(), 1);
+    assert!(reserved.set_aside[0].is_dead && reserved.set_aside[0].reason.contains("67108864"), "{reserved:?}");
+    let page = bench.store.jobs(Some("q"), None, None, 10).await.unwrap();
+    assert!(page.jobs.iter().all(|job| job.field("payload").is_none()), "pages do not carry it either");
+    bench.raw::<i64>(&["DEL", &row, &bench.key("q", "dlq")]).await;
+}
+
+/// A record says that its result is compressed. Nothing here inflates it: it is shown as the bytes it is.
+#[tokio::test]
+async fn a_result_that_claims_to_be_compressed_is_kept_as_bytes() {
+    let mut bench = Bench::new().await;
+    let row = bench.job_key("a");
+    for (id, result) in [("a", "not gzip at all"), ("b", "\u{1f}\u{8b}\u{8} and so on")] {
+        let row = row.replace(":job:a", &format!(":job:{id}"));
+        let more = ["result", result, "result_type", "application/gzip"];
+        let fields = ["HSET", &row, "type", "echo", "queue", "q", "status", "done"];
+        bench.raw::<i64>(&[&fields[..], &more].concat()).await;
+        let record = bench.store.job(&JobId::from(id)).await.unwrap().unwrap();
+        assert_eq!(record.text("result").as_deref(), Some(result));
+    }
+}
+
+/// FLUSHALL while a job runs.
+#[tokio::test]
+async fn everything_is_lost_at_once_and_the_next_job_runs() {
+    let server = crate::support::redis::RedisServer::start();
+    let mut bench = Bench::on(&server).await;
+    bench.store.enqueue(&[super::job("a", "q"), super::job("b", "q")]).await.unwrap();
+    let held = super::take_one(&bench.store, "q").await;
+    bench.raw::<()>(&["FLUSHALL"]).await;
+    let late = end(&bench.store, &held, done("")).await;
+    assert_eq!(late, wasmhost::store::Settled::LeaseLost(wasmhost::store::Lost::NotInflight));
+    assert!(bench.store.job(&held.id).await.unwrap().is_none(), "no row is made of an answer");
+    bench.store.enqueue(&[super::job("c", "q")]).await.unwrap();
+    let next = super::take_one(&bench.store, "q").await;
+    assert_eq!(end(&bench.store, &next, done("")).await, wasmhost::store::Settled::Applied);
     bench.check().await;
 }

@@ -2,6 +2,7 @@
 
 mod ack;
 mod bad_records;
+mod corpus;
 mod e2e;
 mod effects;
 mod enqueue;
