@@ -38,10 +38,19 @@ impl JobRecord {
         std::str::from_utf8(self.field(name)?).ok()?.parse().ok()
     }
 
-    /// A `*_nano` field as a time; `None` when it is 0 or absent.
+    /// A `*_nano` field as a time; `None` when it is 0 or absent. TaskHarbor writes one of them in the form of a
+    /// floating point number, which is exact to 256 ns.
     #[must_use]
     pub fn time(&self, name: &str) -> Option<Timestamp> {
-        self.number(name).filter(|nanos| *nanos != 0).map(Timestamp::from_nanos)
+        let nanos = self.number(name).or_else(|| {
+            let float: f64 = std::str::from_utf8(self.field(name)?).ok()?.parse().ok()?;
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a float beyond the range becomes the nearest end of it"
+            )]
+            Some(float as i64)
+        });
+        nanos.filter(|nanos| *nanos != 0).map(Timestamp::from_nanos)
     }
 
     /// Where the job stands; `None` when the word is not known.

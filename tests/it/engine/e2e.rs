@@ -1,9 +1,11 @@
 //! Whole lives of jobs.
 
-use wasmhost::job::JobState;
-use wasmhost::store::Settled;
+use std::time::Duration;
 
-use super::{Bench, done, end, job, take_one};
+use wasmhost::job::{JobState, NewJob};
+use wasmhost::store::{Requeued, Settled};
+
+use super::{Bench, dlq, done, end, job, moment, retry, take, take_one};
 
 #[tokio::test]
 async fn a_job_is_enqueued_reserved_and_done() {
@@ -30,5 +32,38 @@ async fn a_minimal_foreign_job_runs() {
     assert_eq!((reserved.attempts, reserved.max_attempts, reserved.timeout), (0, 5, None));
     assert_eq!(end(&bench.store, &reserved, done("")).await, Settled::Applied);
     assert_eq!(bench.field("f1", "status").await, "done");
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_scheduled_job_fails_waits_and_is_done() {
+    let mut bench = Bench::new().await;
+    bench.at(0).enqueue(&[NewJob { run_at: Some(moment(1_000)), ..job("a", "mail") }]).await.unwrap();
+    assert!(take(&bench.at(999), "mail", 1).await.is_empty());
+    let first = take_one(&bench.at(1_000), "mail").await;
+    assert_eq!(end(&bench.at(1_010), &first, retry(1, Duration::from_millis(500))).await, Settled::Applied);
+    assert!(take(&bench.at(1_509), "mail", 1).await.is_empty());
+    let second = take_one(&bench.at(1_510), "mail").await;
+    assert_eq!((second.attempt(), second.deliveries), (2, 2));
+    assert_ne!(second.token, first.token);
+    assert_eq!(end(&bench.at(1_520), &second, done("ok")).await, Settled::Applied);
+    let record = bench.store.job(&second.id).await.unwrap().unwrap();
+    assert_eq!((record.state(), record.text("last_error").as_deref()), (Some(JobState::Done), Some("no luck")));
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_dead_job_is_found_in_the_list_brought_back_and_done() {
+    let mut bench = Bench::new().await;
+    bench.store.enqueue(&[job("a", "mail")]).await.unwrap();
+    let reserved = take_one(&bench.store, "mail").await;
+    end(&bench.store, &reserved, dlq(1, "rejected")).await;
+    let listed = bench.store.jobs(Some("mail"), Some(JobState::Dlq), None, 10).await.unwrap().jobs;
+    let id = listed[0].id.clone().unwrap();
+    assert_eq!(listed[0].text("dlq_reason").as_deref(), Some("rejected"));
+    assert_eq!(bench.store.requeue("mail", &id, None, false).await.unwrap(), Requeued::Applied);
+    let again = take_one(&bench.store, "mail").await;
+    assert_eq!(end(&bench.store, &again, done("")).await, Settled::Applied);
+    assert_eq!(bench.field("a", "status").await, "done");
     bench.check().await;
 }

@@ -27,21 +27,53 @@ async fn an_extended_lease_holds_longer_with_the_same_token() {
 }
 
 #[tokio::test]
-async fn an_extension_that_lost_its_lease_says_how() {
+async fn an_extension_moves_the_end_in_the_set_and_in_the_hash_alike() {
+    let mut bench = Bench::new().await;
+    bench.at(0).enqueue(&[job("a", "q")]).await.unwrap();
+    let reserved = take_one(&bench.at(0), "q").await;
+    extend(&bench.at(20_000), &lease(&reserved)).await;
+    let expires = super::moment(50_000).millis();
+    assert_eq!(bench.raw::<String>(&["ZSCORE", &bench.key("q", "inflight"), "a"]).await, expires.to_string());
+    assert_eq!(bench.field("a", "lease_expires_at_nano").await, format!("{expires}000000"));
+    assert_eq!(bench.field("a", "lease_token").await, reserved.token, "the token stays");
+}
+
+#[tokio::test]
+async fn an_extension_with_another_token_is_a_mismatch() {
+    let mut bench = Bench::new().await;
+    bench.at(0).enqueue(&[job("a", "q")]).await.unwrap();
+    let reserved = take_one(&bench.at(0), "q").await;
+    for token in ["wrong", ""] {
+        let stranger = Lease { token: token.to_owned(), ..lease(&reserved) };
+        assert_eq!(extend(&bench.at(1), &stranger).await, Settled::LeaseLost(Lost::Mismatch), "`{token}`");
+    }
+    let expires = super::moment(30_000).millis();
+    assert_eq!(bench.field("a", "lease_expires_at_nano").await, format!("{expires}000000"), "nothing has moved");
+}
+
+/// The time is told before the token.
+#[tokio::test]
+async fn an_extension_after_the_end_is_expired_and_the_job_is_anybodys() {
     let bench = Bench::new().await;
-    bench.at(0).enqueue(&[job("a", "q"), job("waiting", "w")]).await.unwrap();
+    bench.at(0).enqueue(&[job("a", "q")]).await.unwrap();
     let reserved = take_one(&bench.at(0), "q").await;
     let held = lease(&reserved);
     let stranger = Lease { token: "wrong".to_owned(), ..held.clone() };
-    assert_eq!(extend(&bench.at(1), &stranger).await, Settled::LeaseLost(Lost::Mismatch));
-    assert_eq!(extend(&bench.at(30_000), &stranger).await, Settled::LeaseLost(Lost::Expired));
     assert_eq!(extend(&bench.at(30_000), &held).await, Settled::LeaseLost(Lost::Expired));
-    assert_eq!(take_one(&bench.at(30_000), "q").await.id, reserved.id, "then it is anybody's");
+    assert_eq!(extend(&bench.at(30_000), &stranger).await, Settled::LeaseLost(Lost::Expired));
+    assert_eq!(take_one(&bench.at(30_000), "q").await.id, reserved.id);
+    assert_eq!(extend(&bench.at(30_001), &held).await, Settled::LeaseLost(Lost::Mismatch));
+}
+
+#[tokio::test]
+async fn a_job_that_is_not_in_flight_is_not_extended() {
+    let bench = Bench::new().await;
+    bench.at(0).enqueue(&[job("waiting", "q")]).await.unwrap();
     for id in ["waiting", "nobody"] {
-        let other = Lease { id: JobId::from(id), queue: "w".to_owned(), token: "t".to_owned() };
+        let other = Lease { id: JobId::from(id), queue: "q".to_owned(), token: "t".to_owned() };
         assert_eq!(extend(&bench.at(1), &other).await, Settled::LeaseLost(Lost::NotInflight), "{id}");
     }
-    assert!(bench.store.job(&JobId::from("nobody")).await.unwrap().is_none());
+    assert!(bench.store.job(&JobId::from("nobody")).await.unwrap().is_none(), "no hash is made for it");
 }
 
 #[tokio::test]

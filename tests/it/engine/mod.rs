@@ -10,6 +10,7 @@ mod extend_lease;
 mod fail;
 mod jumpscripts;
 mod lost_answers;
+mod mixed;
 mod model;
 mod records;
 mod requeue;

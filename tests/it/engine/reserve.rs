@@ -145,6 +145,22 @@ async fn many_workers_never_get_the_same_job() {
     bench.check().await;
 }
 
+/// All of them ask in the moment in which the lease has ended.
+#[tokio::test]
+async fn an_ended_lease_has_one_winner_among_many_workers() {
+    let mut bench = Bench::new().await;
+    bench.at(0).enqueue(&[job("a", "q")]).await.unwrap();
+    take_one(&bench.at(0), "q").await;
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let store = bench.at(30_000);
+        workers.spawn(async move { take(&store, "q", 1).await.len() });
+    }
+    let taken = workers.join_all().await;
+    assert_eq!(taken.iter().sum::<usize>(), 1, "{taken:?}");
+    bench.check().await;
+}
+
 /// The peek sleeps in Redis, takes nothing by itself, and wakes on a push of a producer that knows nothing of us.
 #[tokio::test]
 async fn a_peek_wakes_on_a_foreign_push() {

@@ -39,19 +39,41 @@ async fn a_retry_without_delay_goes_to_the_tail_at_once() {
 }
 
 #[tokio::test]
-async fn a_retry_that_lost_its_lease_says_how() {
+async fn a_retry_with_another_token_is_a_mismatch() {
+    let mut bench = Bench::new().await;
+    bench.at(0).enqueue(&[job("a", "q")]).await.unwrap();
+    let mut stranger = take_one(&bench.at(0), "q").await;
+    stranger.token = "wrong".to_owned();
+    assert_eq!(end(&bench.at(1), &stranger, retry(1, Duration::ZERO)).await, Settled::LeaseLost(Lost::Mismatch));
+    assert_eq!((bench.field("a", "status").await, bench.field("a", "attempts").await), ("inflight".into(), "".into()));
+}
+
+/// Past the end of the lease the time is told before the token.
+#[tokio::test]
+async fn a_retry_after_the_end_is_expired() {
     let bench = Bench::new().await;
-    let again = || retry(1, Duration::ZERO);
     bench.at(0).enqueue(&[job("a", "q")]).await.unwrap();
     let reserved = take_one(&bench.at(0), "q").await;
     let mut stranger = reserved.clone();
     stranger.token = "wrong".to_owned();
-    assert_eq!(end(&bench.at(1), &stranger, again()).await, Settled::LeaseLost(Lost::Mismatch));
-    // Past the end of the lease the time is told first.
-    assert_eq!(end(&bench.at(30_000), &stranger, again()).await, Settled::LeaseLost(Lost::Expired));
-    assert_eq!(end(&bench.at(30_000), &reserved, again()).await, Settled::LeaseLost(Lost::Expired));
+    for late in [&reserved, &stranger] {
+        let answer = end(&bench.at(30_000), late, retry(1, Duration::ZERO)).await;
+        assert_eq!(answer, Settled::LeaseLost(Lost::Expired), "`{}`", late.token);
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_is_not_in_flight_is_not_retried() {
+    let mut bench = Bench::new().await;
+    bench.at(0).enqueue(&[job("a", "q")]).await.unwrap();
+    let mut reserved = take_one(&bench.at(0), "q").await;
     bench.at(30_000).sweep(&["q".to_owned()]).await.unwrap();
-    assert_eq!(end(&bench.at(30_001), &reserved, again()).await, Settled::LeaseLost(Lost::NotInflight));
+    for id in ["a", "nobody"] {
+        reserved.id = JobId::from(id);
+        let answer = end(&bench.at(30_001), &reserved, retry(1, Duration::ZERO)).await;
+        assert_eq!(answer, Settled::LeaseLost(Lost::NotInflight), "{id}");
+    }
+    bench.check().await;
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "a helper may wait for its second user")]
 
 pub mod docs;
+pub mod foreign;
 pub mod guests;
 pub mod program;
 pub mod proxy;

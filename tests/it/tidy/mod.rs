@@ -418,3 +418,53 @@ fn every_example_is_in_the_index() {
         assert!(index.contains(&format!("({name}/")), "examples/README.md does not link {name}");
     }
 }
+
+/// Tests that a document names as `module::file::function`, with the file each must be in.
+fn named_tests(text: &str) -> Vec<(String, String)> {
+    text.split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| word.contains("::") && word.chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c)))
+        .filter_map(|word| word.rsplit_once("::"))
+        .map(|(module, function)| (format!("tests/it/{}", module.replace("::", "/")), function.to_owned()))
+        .collect()
+}
+
+fn named_test_rule(files: &BTreeMap<String, String>, text: &str) -> Vec<String> {
+    named_tests(text)
+        .into_iter()
+        .filter(|(file, function)| {
+            let found = [format!("{file}.rs"), format!("{file}/mod.rs")].iter().find_map(|path| files.get(path));
+            !found.is_some_and(|text| text.contains(&format!("fn {function}()")))
+        })
+        .map(|(file, function)| format!("names the test `{function}`, which is not in {file}.rs"))
+        .collect()
+}
+
+#[test]
+fn every_test_that_a_document_names_exists() {
+    let (documents, code): (Vec<Text>, Vec<Text>) = texts()
+        .into_iter()
+        .filter(|text| text.path.starts_with("docs/") || text.path.starts_with("tests/it/"))
+        .partition(|text| text.path.starts_with("docs/"));
+    let files = code.into_iter().map(|file| (file.path, file.text)).collect();
+    hold(&documents, |_, text| named_test_rule(&files, text));
+}
+
+#[test]
+fn a_test_that_is_named_and_missing_is_seen() {
+    let files = BTreeMap::from([("tests/it/engine/ack.rs".to_owned(), "async fn a_fact() {".to_owned())]);
+    assert_eq!(named_test_rule(&files, "see `engine::ack::a_fact`"), Vec::<String>::new());
+    assert_eq!(named_test_rule(&files, "see `engine::ack::a_fac` and `engine::fail::a_fact`").len(), 2);
+}
+
+/// The 27 cases that TaskHarbor's drivers share, each with a test of ours.
+#[test]
+fn the_conformance_cases_are_all_there() {
+    let text = std::fs::read_to_string(root().join("docs/protocols/taskharbor.md")).unwrap();
+    for n in 1..=27 {
+        let row = text.lines().find(|line| line.starts_with(&format!("| {n} | ")));
+        let tests = row.map(named_tests).unwrap_or_default();
+        assert_eq!(tests.len(), 1, "case {n}: {row:?}");
+    }
+}
