@@ -147,7 +147,7 @@ impl Host {
                 restorer.restore();
             }
         });
-        let maintenance = Maintenance::new(store.clone(), executor, worker.seen(), on_flushed);
+        let maintenance = Maintenance::new(store.clone(), executor, worker.seen(), on_flushed, config.limits.done_ttl);
 
         let mut services = Services { tasks: JoinSet::new(), stopped: rest_stopped };
         services.start("watchdog", |stopped| watchdog.run(stopped));

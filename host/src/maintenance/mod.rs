@@ -5,6 +5,8 @@
 //! compiles new code for names that run here before the first job asks for it, and after a FLUSHALL has the scripts
 //! folder publish again.
 //!
+//! Once in a period one host of the fleet also looks for jobs that are in no structure (`store/reconcile.rs`).
+//!
 //! Invariant: nothing here is needed for a job to run; a node without it only learns later.
 
 use std::collections::HashMap;
@@ -17,10 +19,18 @@ use crate::executor::wasm::WasmExecutor;
 use crate::jumpscript::{Digest, ScriptName};
 use crate::ports::Seen;
 use crate::shutdown;
-use crate::store::Store;
+use crate::store::{Pace, Reconciled, Store};
 
 /// How often code that nothing names any more is removed.
 const DROP_PERIOD: Duration = Duration::from_secs(60);
+/// How often one host of the fleet looks for lost jobs.
+pub const RECONCILE_PERIOD: Duration = Duration::from_secs(3600);
+/// The first time that a host asks whether it is its turn, after its start; hosts that start together ask apart.
+const RECONCILE_FIRST: Duration = Duration::from_secs(300);
+/// A claim ends so much before the next period.
+const CLAIM_SLACK: Duration = Duration::from_secs(60);
+/// Lost jobs that are named in the log, one line each; of more only the number.
+const NAMED_MAX: usize = 20;
 
 /// The service.
 pub struct Maintenance {
@@ -28,6 +38,7 @@ pub struct Maintenance {
     executor: Arc<WasmExecutor>,
     seen: watch::Receiver<Seen>,
     on_flushed: Box<dyn Fn() + Send>,
+    pace: Pace,
     live: HashMap<ScriptName, Digest>,
     /// The check over the records that was last looked at.
     checked: String,
@@ -35,19 +46,27 @@ pub struct Maintenance {
 }
 
 impl Maintenance {
-    /// `seen` is the worker's; `on_flushed` is called when Redis has lost the jumpscripts.
+    /// `seen` is the worker's; `on_flushed` is called when Redis has lost the jumpscripts; done rows of other programs
+    /// live for `done_ttl`.
     #[must_use]
     pub fn new(
         store: Store,
         executor: Arc<WasmExecutor>,
         seen: watch::Receiver<Seen>,
         on_flushed: Box<dyn Fn() + Send>,
+        done_ttl: Duration,
     ) -> Self {
-        Self { store, executor, seen, on_flushed, live: HashMap::new(), checked: String::new(), rev: 0 }
+        let pace = Pace { done_ttl, ..Pace::default() };
+        Self { store, executor, seen, on_flushed, pace, live: HashMap::new(), checked: String::new(), rev: 0 }
     }
 
     /// Runs until `stop` turns true.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        let lost = look_for_lost_jobs(self.store.clone(), self.pace, stop.clone());
+        tokio::join!(self.follow(stop), lost);
+    }
+
+    async fn follow(mut self, mut stop: watch::Receiver<bool>) {
         let mut drop_unused = tokio::time::interval(DROP_PERIOD);
         loop {
             tokio::select! {
@@ -104,5 +123,44 @@ impl Maintenance {
             live.insert(name, script.digest);
         }
         self.live = live;
+    }
+}
+
+/// Makes a pass whenever it is this host's turn, until `stop` turns true.
+async fn look_for_lost_jobs(store: Store, pace: Pace, mut stop: watch::Receiver<bool>) {
+    let apart = Duration::from_secs(u64::from(std::process::id()) % 60);
+    let mut turn = tokio::time::interval_at(tokio::time::Instant::now() + RECONCILE_FIRST + apart, RECONCILE_PERIOD);
+    loop {
+        tokio::select! {
+            () = shutdown::requested(&mut stop) => return,
+            _ = turn.tick() => {}
+        }
+        let pass = async {
+            let is_ours =
+                store.claim_reconcile(&std::process::id().to_string(), RECONCILE_PERIOD - CLAIM_SLACK).await?;
+            if is_ours { store.reconcile(&pace).await.map(Some) } else { Ok(None) }
+        };
+        tokio::select! {
+            () = shutdown::requested(&mut stop) => return,
+            found = pass => match found {
+                Ok(Some(found)) => tell(&found),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "lost jobs not looked for"),
+            },
+        }
+    }
+}
+
+fn tell(found: &Reconciled) {
+    for job in found.put_back.iter().take(NAMED_MAX) {
+        let queue = crate::job::visible(&job.queue);
+        tracing::warn!(job = %job.id, %queue, state = %job.state, "lost job put back");
+    }
+    let put_back = found.put_back.len();
+    let Reconciled { rows, entries_removed, timed, persisted, odd, .. } = found;
+    if found.is_clean() {
+        tracing::debug!(rows, odd, "no job is lost");
+    } else {
+        tracing::warn!(rows, put_back, entries_removed, timed, persisted, odd, "structures put right");
     }
 }

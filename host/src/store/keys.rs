@@ -108,6 +108,13 @@ pub const TABLE: &[Row] = &[
         "enqueue, sweep, turn (effects)",
         "one per queue",
     ),
+    row(
+        "{prefix}:reconcile",
+        "string",
+        "the session that looks for lost jobs in this period",
+        "maintenance",
+        "until the next period begins (1 h)",
+    ),
     row("{prefix}:meta", "hash", "layout: the version of this table", "start of a host", "one"),
     row(
         "{prefix}:wake",
@@ -273,6 +280,37 @@ impl Keys {
         format!("{}:queue:{queue}:ready", self.prefix)
     }
 
+    /// Who looks for lost jobs in this period.
+    #[must_use]
+    pub fn reconcile(&self) -> String {
+        format!("{}:reconcile", self.prefix)
+    }
+
+    /// A pattern for every job, for SCAN.
+    #[must_use]
+    pub fn jobs_pattern(&self) -> String {
+        format!("{}:job:*", escaped(&self.prefix))
+    }
+
+    /// A pattern for whatever may hold ids: everything but jobs and idempotency keys.
+    #[must_use]
+    pub fn structures_pattern(&self) -> String {
+        format!("{}:[^ji]*", escaped(&self.prefix))
+    }
+
+    /// The id in the key of a job.
+    #[must_use]
+    pub fn id_of<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
+        key.strip_prefix(self.prefix.as_bytes())?.strip_prefix(b":job:")
+    }
+
+    /// Queue and part of a structure.
+    #[must_use]
+    pub fn structure_of<'a>(&self, key: &'a [u8]) -> Option<(&'a str, &'a str)> {
+        let key = std::str::from_utf8(key.strip_prefix(self.prefix.as_bytes())?).ok()?;
+        key.strip_prefix(":queue:")?.split_once(':')
+    }
+
     /// The set of known queues.
     #[must_use]
     pub fn queues(&self) -> String {
@@ -380,6 +418,17 @@ impl Keys {
     pub fn effect(&self, queue: &str, part: &'static str) -> Key {
         Key::spelt(format!("{}:queue:{queue}:{part}", self.prefix))
     }
+}
+
+/// Text without a meaning of its own in a pattern.
+fn escaped(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        if matches!(c, '*' | '?' | '[' | ']' | '^' | '-' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+        out
+    })
 }
 
 /// Whether a key found in Redis is in [`TABLE`] for these prefixes; the row if it is.

@@ -30,6 +30,9 @@ script!(DROP_UNUSED, "routes.lua", "drop_unused.lua");
 script!(REQUEUE, "requeue.lua");
 script!(LIST, "list.lua");
 script!(QUEUES, "queues.lua");
+script!(ROWS, "marks.lua", "rows.lua");
+script!(ENTRIES, "entries.lua");
+script!(RECONCILE, "marks.lua", "reconcile.lua");
 
 /// The queues of one call, each once; scripts name them by their place, from 1.
 #[derive(Default)]

@@ -12,6 +12,7 @@ mod jumpscripts;
 mod lost_answers;
 mod mixed;
 mod model;
+mod reconcile;
 mod records;
 mod requeue;
 mod reserve;
