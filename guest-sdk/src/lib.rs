@@ -1,4 +1,4 @@
-//! What a Rust jumpscript imports: typed jobs, logs, progress, errors.
+//! What a Rust jumpscript imports: typed jobs, logs, progress, HTTP, errors.
 //!
 //! A jumpscript is a library (`crate-type = ["cdylib"]`) with one function, built for `wasm32-wasip2`:
 //!
@@ -33,11 +33,13 @@
 //!   [`JobError::reject`], because trying again cannot help.
 //! - A `jumpscript.toml` beside the `Cargo.toml` is embedded: the lone `.wasm` file is complete. Another file:
 //!   `#[wasmhost_guest::job(manifest = "path")]`.
+//! - [`http`] sends requests to where the manifest asks for it and the node allows it.
 //! - The function stays an ordinary function: test it natively with [`Job::test`] and `cargo test`.
 //!
 //! Invariant: on another target than Wasm nothing here calls a host; logs and progress go to stderr.
 
 mod error;
+pub mod http;
 mod job;
 pub mod log;
 pub mod progress;

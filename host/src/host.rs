@@ -20,6 +20,7 @@ use crate::job::{StoreId, visible};
 use crate::jumpscript::{self, Digest, Manifest, ScriptName};
 use crate::maintenance::Maintenance;
 use crate::node;
+use crate::permissions::KeepOut;
 use crate::ports::{BoxFuture, Candidate, PublishError, PublishRule, Published, Publisher, Pulse};
 use crate::sandbox::{self, Compiler, Sandbox};
 use crate::scripts_folder::{self, Params, ScriptsFolder};
@@ -310,7 +311,23 @@ pub fn sandbox_options(config: &Config, compiler: Compiler) -> sandbox::Options 
             config::Hardening::Default => sandbox::Hardening::Default,
             config::Hardening::Strict => sandbox::Hardening::Strict,
         },
+        http: http_options(config),
         ..sandbox::Options::default()
+    }
+}
+
+/// Where jumpscripts may send HTTP requests: what is allowed, but never to the node's own services.
+#[must_use]
+pub fn http_options(config: &Config) -> sandbox::HttpOptions {
+    let redis = "the node's own Redis";
+    let named = config::host_and_port(&config.redis.url).filter(|_| !config.redis.is_embedded);
+    let private = embedded::address(&config.data).map(|address| ("127.0.0.1".to_owned(), address.port));
+    let redis = named.into_iter().chain(private).map(|place| (redis, place));
+    let kubernetes = config.kubernetes_api.clone().map(|place| ("the API of Kubernetes", place));
+    let keep_out = redis.chain(kubernetes);
+    sandbox::HttpOptions {
+        allow: config.allow_http.clone(),
+        keep_out: keep_out.map(|(what, (host, port))| KeepOut { what, host, port: Some(port) }).collect(),
     }
 }
 

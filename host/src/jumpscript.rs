@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::job::visible;
+use crate::permissions::Permissions;
 
 /// The organization of the jumpscripts that ship with wasmhost, and of a type without one.
 pub const OWN_ORGANIZATION: &str = "wasmhost";
@@ -223,6 +224,9 @@ pub struct Manifest {
     /// Linear memory it may have, in MiB; the node's limit holds above it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
+    /// What it asks to reach outside its sandbox. A table, so it comes last.
+    #[serde(skip_serializing_if = "Permissions::is_empty")]
+    pub permissions: Permissions,
 }
 
 impl Manifest {
@@ -274,6 +278,7 @@ impl Manifest {
         if self.memory_mib == Some(0) {
             return Err("manifest key `memory_mib` is 0, must be at least 1".to_owned());
         }
+        self.permissions.check()?;
         for word in &self.types {
             crate::job::check_name("manifest key `types`: type", word)?;
             if word.contains('/') {

@@ -10,6 +10,7 @@ pub mod effects;
 pub mod job;
 pub mod jumpscript;
 pub mod outcome;
+pub mod permissions;
 pub mod ports;
 pub mod retry;
 pub mod shutdown;

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::clock::format_duration;
+use crate::permissions::HTTP_PATTERNS_MAX;
 use crate::{config, effects, job, jumpscript, node, retry, sandbox, store, worker};
 
 /// The text of `docs/limits.md`.
@@ -112,6 +113,15 @@ fn of_sandboxes() -> Vec<Row> {
             "stopped at its timeout",
             "",
         ),
+        ("HTTP requests of an attempt", sandbox::HTTP_REQUESTS_MAX.to_string(), "connection-limit-reached", ""),
+        ("body of an HTTP request", bytes(to_usize(sandbox::HTTP_REQUEST_BYTES_MAX)), "HTTP-request-body-size", ""),
+        ("headers of an HTTP request", bytes(sandbox::HTTP_FIELDS_BYTES_MAX), "stopped", ""),
+        ("body of an HTTP response", bytes(to_usize(sandbox::HTTP_RESPONSE_BYTES_MAX)), "cut off with an error", ""),
+        ("headers of an HTTP response", sandbox::HTTP_HEADERS_MAX.to_string(), "HTTP-response-header-section-size", ""),
+        ("their bytes", bytes(sandbox::HTTP_HEAD_BYTES_MAX), "HTTP-response-header-section-size", ""),
+        ("name, connection and TLS", format_duration(sandbox::HTTP_CONNECT_TIMEOUT), "connection-timeout", ""),
+        ("HTTP connections of a host", sandbox::HTTP_CONNECTIONS_MAX.to_string(), "further requests wait", ""),
+        ("hosts that a manifest requests or a node allows", HTTP_PATTERNS_MAX.to_string(), "refused", ""),
         ("core instances of a component", sandbox::CORE_INSTANCES_MAX.to_string(), "refused", ""),
         ("linear memories of a component", sandbox::MEMORIES_MAX.to_string(), "refused", ""),
         ("tables of a component", sandbox::TABLES_MAX.to_string(), "refused", ""),

@@ -8,12 +8,13 @@ use std::time::Duration;
 use clap::Args;
 use tokio::sync::{mpsc, watch};
 
-use super::run::until_stopped;
+use super::run::{some, until_stopped};
 use super::{Failure, Global, print};
 use crate::config::{Given, environment};
 use crate::dev::{Dev, Event, Params};
 use crate::host::{Host, StorePublisher, own_compiler};
 use crate::job::{visible, visible_lines};
+use crate::permissions::HttpPattern;
 use crate::telemetry;
 
 /// Arguments of `wasmhost dev`.
@@ -22,6 +23,9 @@ pub(super) struct DevArgs {
     /// Folder with Rust projects and Wasm files
     #[arg(default_value = ".", value_name = "DIR")]
     folder: PathBuf,
+    /// Where jumpscripts may send HTTP requests, such as api.example.com:443 or 127.0.0.1:* (repeatable) [env: WASMHOST_ALLOW_HTTP]
+    #[arg(long = "allow-http", value_name = "HOST:PORT")]
+    allow_http: Vec<HttpPattern>,
     /// Log lines of the host: error, warn, info, debug, trace, or directives
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     log: String,
@@ -32,7 +36,12 @@ pub(super) async fn run(global: Global, args: DevArgs) -> Result<ExitCode, Failu
     if global.redis.is_some() {
         return Err(Failure::usage("`wasmhost dev` always starts a Redis of its own; leave `--redis` out"));
     }
-    let given = Given { redis_embedded: Some(true), log_level: Some(args.log), ..global.given() };
+    let given = Given {
+        redis_embedded: Some(true),
+        log_level: Some(args.log),
+        allow_http: some(args.allow_http),
+        ..global.given()
+    };
     let mut config = global.load(given)?;
     // What is published here comes from the folder of the developer alone.
     config.scripts = None;

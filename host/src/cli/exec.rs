@@ -10,11 +10,14 @@ use clap::Args;
 use serde::Serialize;
 
 use super::failure::FAILED;
+use super::run::some;
 use super::{Failure, Global, Output, print};
 use crate::clock::{Timestamp, format_duration, parse_duration};
+use crate::config::Given;
 use crate::job::{JobId, PAYLOAD_BYTES_MAX, visible_lines};
 use crate::jumpscript::{Digest, WASM_BYTES_MAX};
 use crate::outcome::Outcome;
+use crate::permissions::HttpPattern;
 use crate::ports::{JobSink, Level};
 use crate::sandbox::{Call, Compiler, Finished, MEMORY_BYTES_MAX, Options, Sandbox};
 
@@ -38,6 +41,9 @@ pub(super) struct ExecArgs {
     /// The number of the attempt that the job is told
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     attempt: u32,
+    /// Where it may send HTTP requests, when its manifest asks for it (repeatable) [env: WASMHOST_ALLOW_HTTP]
+    #[arg(long = "allow-http", value_name = "HOST:PORT")]
+    allow_http: Vec<HttpPattern>,
 }
 
 /// Runs the command.
@@ -49,7 +55,10 @@ pub(super) fn run(global: &Global, args: ExecArgs) -> Result<ExitCode, Failure> 
         (None, None) => Vec::new(),
     };
     let memory_bytes_max = args.memory.map_or(MEMORY_BYTES_MAX, |mib| mib as usize * 1024 * 1024);
-    let options = Options { pool_size: 1, memory_bytes_max, compiler: Compiler::InProcess, ..Options::default() };
+    let config = global.load(Given { allow_http: some(args.allow_http), ..global.given() })?;
+    config.notes.iter().for_each(|note| print::note(&format!("warning: {note}")));
+    let http = crate::host::http_options(&config);
+    let options = Options { pool_size: 1, memory_bytes_max, compiler: Compiler::InProcess, http, ..Options::default() };
     let sandbox = Sandbox::new(options)?;
     let script = sandbox.load(Digest::of(&wasm), &wasm)?;
 

@@ -60,11 +60,23 @@ fn print_text(inspection: &Inspection) {
     for export in &inspection.exports {
         print::line(&format!("  {}", visible(export)));
     }
+    print::line(&format!("http      {}", http(inspection)));
     match inspection.manifest.as_ref().map(toml::to_string) {
         Some(Ok(text)) => {
             print::line("manifest");
             text.lines().for_each(|line| print::line(&format!("  {line}")));
         }
         _ => print::line("manifest  none"),
+    }
+}
+
+/// Where it asks to send HTTP requests.
+fn http(inspection: &Inspection) -> String {
+    let requested = inspection.manifest.as_ref().map_or(&[][..], |manifest| manifest.permissions.http.as_slice());
+    let sends = inspection.imports.iter().any(|import| import.name.starts_with("wasi:http/outgoing-handler@"));
+    match (requested, sends) {
+        ([], false) => "none".to_owned(),
+        ([], true) => "imported and not requested: every request is denied".to_owned(),
+        (patterns, _) => patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     }
 }

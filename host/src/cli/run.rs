@@ -12,6 +12,7 @@ use super::{Failure, Global, print};
 use crate::clock::parse_duration;
 use crate::config::{Config, Given, LogFormat, Queue, environment};
 use crate::host::{Host, Reload, own_compiler};
+use crate::permissions::HttpPattern;
 use crate::telemetry;
 
 /// Arguments of `wasmhost run`.
@@ -47,6 +48,9 @@ pub(super) struct RunArgs {
     /// Folder whose Wasm files are published, at start and whenever one changes
     #[arg(long, value_name = "DIR")]
     scripts: Option<PathBuf>,
+    /// Where jumpscripts may send HTTP requests, such as api.example.com:443, *.example.com:443 or 127.0.0.1:* (repeatable) [env: WASMHOST_ALLOW_HTTP]
+    #[arg(long = "allow-http", value_name = "HOST:PORT")]
+    allow_http: Vec<HttpPattern>,
     /// Log lines: error, warn, info, debug, trace, or directives [env: WASMHOST_LOG] [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -68,6 +72,7 @@ impl RunArgs {
             nid: self.nid,
             roles: some(self.roles),
             scripts: self.scripts,
+            allow_http: some(self.allow_http),
             log_level: self.log,
             log_format: self.log_format,
             ..global.given()
@@ -75,7 +80,8 @@ impl RunArgs {
     }
 }
 
-fn some<T>(values: Vec<T>) -> Option<Vec<T>> {
+/// The values of a flag that may be repeated; `None` when it was not given.
+pub(super) fn some<T>(values: Vec<T>) -> Option<Vec<T>> {
     (!values.is_empty()).then_some(values)
 }
 

@@ -91,6 +91,8 @@ fn show(script: &Jumpscript) {
     line("types", dash(&script.manifest.types.join(", ")));
     line("timeout", dash(script.manifest.timeout.as_deref().unwrap_or("")));
     line("memory", script.manifest.memory_mib.map_or_else(|| "-".to_owned(), |mib| format!("{mib} MiB")));
+    let http = script.manifest.permissions.http.iter().map(ToString::to_string).collect::<Vec<_>>();
+    line("http", dash(&http.join(", ")));
     line("enabled", script.enable.to_string());
     line("published", published(script));
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::value::{Queue, Value, WEIGHT_MAX};
 use super::{PREFIX_BYTES_MAX, QUEUES_MAX};
 use crate::job::{check_name, visible};
+use crate::permissions::{HTTP_PATTERNS_MAX, HttpPattern};
 
 pub(super) fn between(value: &Duration, least: Duration, most: Duration) -> Result<(), String> {
     if (least..=most).contains(value) {
@@ -86,6 +87,13 @@ pub(super) fn check_roles(roles: &[String]) -> Result<(), String> {
         return Err(format!("names {} roles, at most 100 are allowed", roles.len()));
     }
     roles.iter().try_for_each(|role| check_name("role", role).map_err(|rule| format!("but {rule}")))
+}
+
+pub(super) fn check_allow_http(patterns: &[HttpPattern]) -> Result<(), String> {
+    if patterns.len() > HTTP_PATTERNS_MAX {
+        return Err(format!("names {} hosts, at most {HTTP_PATTERNS_MAX} are allowed", patterns.len()));
+    }
+    Ok(())
 }
 
 pub(super) fn check_log_level(level: &str) -> Result<(), String> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::error::{Error, Origin};
 use super::value::{Environment, Hardening, LogFormat, Queue, Secret, Value};
 use crate::job::visible;
+use crate::permissions::HttpPattern;
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -158,6 +159,9 @@ settings! {
     #[doc = "The folder whose jumpscripts are published, at start and whenever a file changes."]
     scripts: PathBuf = "scripts", "WASMHOST_SCRIPTS", "--scripts", default "none",
         rule "a folder", live false, secret false;
+    #[doc = "Where jumpscripts may send HTTP requests, when their manifests ask for it. What is not public must be named by its address or whole name."]
+    allow_http: Vec<HttpPattern> = "allow_http", "WASMHOST_ALLOW_HTTP", "--allow-http", default "none",
+        rule "`HOST:PORT`: a name, `*.NAME`, an address (IPv6 in brackets) or `*`; a number or `*`; at most 100", live false, secret false;
     #[doc = "The folder of native code and of the embedded Redis; nobody else may write to it."]
     data: PathBuf = "data", "WASMHOST_DATA", "--data", default "/var/lib/wasmhost for root, else wasmhost in $XDG_STATE_HOME or ~/.local/state",
         rule "a folder; made when absent", live false, secret false;
@@ -206,6 +210,8 @@ settings! {
 pub const OTHER_VARIABLES: &[(&str, &str)] = &[
     ("WASMHOST_CONFIG", "the configuration file, when `--config` is not given"),
     ("REDIS_ADDR", "`host:port` of Redis, used when neither flag, `WASMHOST_REDIS` nor file names one"),
+    ("KUBERNETES_SERVICE_HOST", "set by Kubernetes: jumpscripts never reach this address, whatever is allowed"),
+    ("KUBERNETES_SERVICE_PORT", "the port of that address; 443 when it is not set"),
     ("NO_COLOR", "any value: no colours"),
     ("TERM", "`dumb`: no colours"),
 ];

@@ -58,6 +58,7 @@ impl Merge<'_> {
         let nid = self.take("nid", |g| g.nid, || node_number(&node), id)?;
         let roles = self.take("roles", |g| g.roles.clone(), Vec::new, |v| check::check_roles(v))?;
         let scripts = self.take_optional("scripts", |g| g.scripts.clone());
+        let allow_http = self.take("allow_http", |g| g.allow_http.clone(), Vec::new, |v| check::check_allow_http(v))?;
         let data_default = data_folder(self.sources);
         let data = self.take("data", |g| g.data.clone(), || data_default, |_| Ok(()))?;
         let log = Log {
@@ -95,6 +96,7 @@ impl Merge<'_> {
             hardening: self.take("sandbox.hardening", |g| g.sandbox_hardening, Hardening::default, |_| Ok(()))?,
         };
         let health = self.health()?;
+        let kubernetes_api = kubernetes_api(self.sources);
         debug_assert_eq!(self.settings.len(), KEYS.len());
         self.settings.sort_by_key(|setting| KEYS.iter().position(|spec| spec.key == setting.key));
         Ok(Config {
@@ -111,6 +113,8 @@ impl Merge<'_> {
             nid: u32::try_from(nid).unwrap_or(u32::MAX),
             roles,
             scripts,
+            allow_http,
+            kubernetes_api,
             data,
             log,
             retry,
@@ -365,6 +369,13 @@ fn node_number(name: &str) -> u64 {
     let digest = Sha256::digest(name.as_bytes());
     let number = digest.iter().take(4).fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
     (number & 0x7fff_ffff).max(1)
+}
+
+/// The API of Kubernetes, as it tells every container.
+fn kubernetes_api(sources: &Sources) -> Option<(String, u16)> {
+    let host = sources.environment.get("KUBERNETES_SERVICE_HOST").filter(|host| !host.is_empty())?;
+    let port = sources.environment.get("KUBERNETES_SERVICE_PORT").and_then(|port| port.parse().ok());
+    Some((host.clone(), port.unwrap_or(443)))
 }
 
 fn data_folder(sources: &Sources) -> PathBuf {

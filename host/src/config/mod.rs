@@ -19,11 +19,12 @@ use std::time::Duration;
 
 pub use error::{Error, Origin};
 pub use keys::{Given, KEYS, KeySpec, OTHER_VARIABLES};
-pub use redis_url::REDIS_URL;
+pub use redis_url::{REDIS_URL, host_and_port};
 pub use reference::configuration_markdown;
 pub use value::{Environment, Hardening, LogFormat, Queue, Secret, WEIGHT_MAX};
 
 use crate::job::visible;
+use crate::permissions::HttpPattern;
 use crate::retry::RetryPolicy;
 
 /// The prefix of our own keys.
@@ -147,6 +148,10 @@ pub struct Config {
     pub roles: Vec<String>,
     /// The folder whose jumpscripts are published.
     pub scripts: Option<PathBuf>,
+    /// Where jumpscripts may send HTTP requests.
+    pub allow_http: Vec<HttpPattern>,
+    /// The host and port of the Kubernetes API, inside a pod: no jumpscript reaches it.
+    pub kubernetes_api: Option<(String, u16)>,
     /// The folder of native code and of the embedded Redis.
     pub data: PathBuf,
     /// Log lines.

@@ -51,6 +51,19 @@ fn split_socket(scheme: &str, rest: &str) -> (String, Option<Secret>) {
     (format!("{scheme}://{path}{query}"), password.map(|word| Secret::new(percent_decoded(word))))
 }
 
+/// The host (an address without brackets) and the port of a Redis URL; `None` for a socket.
+#[must_use]
+pub fn host_and_port(url: &str) -> Option<(String, u16)> {
+    let rest = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://"))?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, port.parse().ok()?),
+        _ => (host, 6379),
+    };
+    Some((name.trim_start_matches('[').trim_end_matches(']').to_owned(), port))
+}
+
 /// A URL as text for a message, whatever is wrong with it: everything that could be a password is `***`.
 pub(super) fn redacted(text: &str) -> String {
     if let Ok((shown, password)) = split(text) {
@@ -117,6 +130,16 @@ mod tests {
         assert_eq!(redacted("http://u:secret@h"), "http://***@h");
         assert_eq!(redacted("redis://u:secret@h"), "redis://u@h (password ***)");
         assert!(!redacted("u:secret@h").contains("secret"));
+    }
+
+    #[test]
+    fn a_url_has_a_host_and_a_port() {
+        let of = |url| host_and_port(url).map(|(host, port)| format!("{host} {port}"));
+        assert_eq!(of("redis://h:1/2").unwrap(), "h 1");
+        assert_eq!(of("rediss://u@[::1]:6").unwrap(), "::1 6");
+        assert_eq!(of("redis://[::1]").unwrap(), "::1 6379");
+        assert_eq!(of("redis://10.0.0.7?x").unwrap(), "10.0.0.7 6379");
+        assert_eq!(of("unix:///run/r.sock"), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::clock::{format_duration, parse_duration};
 use crate::job::{check_name, visible};
+use crate::permissions::HttpPattern;
 
 /// Largest weight of a queue.
 pub const WEIGHT_MAX: u32 = 100;
@@ -131,6 +132,24 @@ impl Value for Vec<String> {
 
     fn show(&self) -> String {
         visible(&self.join(","))
+    }
+}
+
+impl Value for Vec<HttpPattern> {
+    const EXPECTED: &'static str = "must be a list of `HOST:PORT`";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect()
+    }
+
+    fn from_toml(value: &toml::Value) -> Result<Self, String> {
+        let bad = || Self::EXPECTED.to_owned();
+        let list = value.as_array().ok_or_else(bad)?;
+        list.iter().map(|pattern| pattern.as_str().ok_or_else(bad).and_then(str::parse)).collect()
+    }
+
+    fn show(&self) -> String {
+        self.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     }
 }
 

@@ -1,7 +1,7 @@
 //! The guest contract on the host's side: what `guest-sdk/wit` says, and who answers the imports.
 //!
-//! Invariant: only what is added to a linker here can be called by a guest. There are no sockets, and no directory is
-//! ever opened; `wasi:filesystem` is here because the standard libraries of most languages import it.
+//! Invariant: only what is added to a linker here can be called by a guest. There are no sockets, HTTP goes where it
+//! was granted (`http`), and no directory is ever opened; `wasi:filesystem` is here because the standard libraries of most languages import it.
 
 use wasmtime::Engine;
 use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
@@ -12,8 +12,10 @@ use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::p2::bindings as wasi;
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
 use super::guest::{Guest, component_wasi};
+use super::http::Client;
 use crate::ports::Level;
 
 mod generated {
@@ -37,6 +39,15 @@ impl WasiView for Guest<Wasi> {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let (ctx, table) = self.wasi.get_or_insert_with(|| component_wasi(&self.log));
         WasiCtxView { ctx, table }
+    }
+}
+
+impl WasiHttpView for Guest<Wasi> {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let (_, table) = self.wasi.get_or_insert_with(|| component_wasi(&self.log));
+        // A script that imports HTTP has brought its client; without one nothing is granted.
+        let client = self.http.get_or_insert_with(|| Box::new(Client::new(None, &self.log)));
+        WasiHttpCtxView { table, ctx: &mut client.context, hooks: &mut client.calls }
     }
 }
 
@@ -93,6 +104,7 @@ pub(super) fn component_linker(engine: &Engine) -> wasmtime::Result<Linker<Guest
     wasi::cli::terminal_stderr::add_to_linker::<G, WasiCli>(l, G::cli)?;
     wasi::filesystem::types::add_to_linker::<G, WasiFilesystem>(l, G::filesystem)?;
     wasi::filesystem::preopens::add_to_linker::<G, WasiFilesystem>(l, G::filesystem)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(l)?;
     Jumpscript::add_to_linker::<G, HasSelf<G>>(l, |g| g)?;
     Ok(linker)
 }

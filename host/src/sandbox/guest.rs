@@ -9,6 +9,7 @@ use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
 use super::cancel::CancelFlag;
+use super::http::Client;
 use super::limits::Limits;
 use super::output::{Log, LogStream, ResultStream, Source};
 use super::run::Call;
@@ -28,6 +29,8 @@ pub(super) struct Guest<W> {
     pub(super) log: Log,
     pub(super) deadline: Instant,
     pub(super) cancel: CancelFlag,
+    /// Made for a script that can send requests; `None` costs the others nothing.
+    pub(super) http: Option<Box<Client>>,
 }
 
 impl<W: Send + 'static> Guest<W> {
@@ -105,5 +108,5 @@ pub(super) fn tests_store(engine: &Engine) -> Store<Guest<WasiP1Ctx>> {
     let log = Log::new(std::sync::Arc::clone(&call.sink));
     let wasi = core_wasi(&log, call, &ResultStream::default());
     let cancel = CancelFlag::new();
-    Guest { wasi, limits: Limits::new(0), log, deadline: Instant::now(), cancel }.into_store(engine)
+    Guest { wasi, limits: Limits::new(0), log, deadline: Instant::now(), cancel, http: None }.into_store(engine)
 }

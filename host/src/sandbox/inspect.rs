@@ -43,7 +43,7 @@ pub struct Import {
 }
 
 /// What a component may import: interface, version (a track such as `0.2`, or exact), what it is for.
-const INTERFACES: [(&str, &str, &str); 23] = [
+const INTERFACES: [(&str, &str, &str); 25] = [
     ("wasi:io/error", "0.2", "streams"),
     ("wasi:io/poll", "0.2", "streams"),
     ("wasi:io/streams", "0.2", "streams"),
@@ -64,6 +64,8 @@ const INTERFACES: [(&str, &str, &str); 23] = [
     ("wasi:random/insecure-seed", "0.2", "random bytes"),
     ("wasi:filesystem/types", "0.2", "no directory is ever open"),
     ("wasi:filesystem/preopens", "0.2", "no directory is ever open"),
+    ("wasi:http/types", "0.2", "HTTP requests, as far as permitted"),
+    ("wasi:http/outgoing-handler", "0.2", "HTTP requests, as far as permitted"),
     ("wasi:logging/logging", "0.1.0-draft", "log"),
     ("wasmhost:jumpscript/types", "0.1", "the job and its errors"),
     ("wasmhost:jumpscript/progress", "0.1", "progress"),
@@ -72,7 +74,7 @@ const INTERFACES: [(&str, &str, &str); 23] = [
 /// Interfaces that people ask for and that are not granted: prefix, what it is.
 const NOT_GRANTED: [(&str, &str); 8] = [
     ("wasi:sockets/", "network sockets"),
-    ("wasi:http/", "HTTP"),
+    ("wasi:http/", "HTTP but outgoing requests"),
     ("wasi:keyvalue/", "a key-value store"),
     ("wasi:config/", "configuration values"),
     ("wasi:messaging/", "messaging"),
@@ -437,7 +439,7 @@ mod tests {
     fn imports_that_are_not_granted_are_named_with_their_version() {
         let component = |import: &str| format!("(component (import \"{import}\" (instance)))");
         assert!(
-            refused_text(&component("wasi:http/outgoing-handler@0.2.3")).contains("`wasi:http/outgoing-handler@0.2.3`")
+            refused_text(&component("wasi:http/incoming-handler@0.2.3")).contains("`wasi:http/incoming-handler@0.2.3`")
         );
         assert!(refused_text(&component("acme:db/query@1.0.0")).contains("does not know"));
         assert!(refused_text(&component("wasi:cli/stdin@0.3.0")).contains("this host has version 0.2"));

@@ -1,7 +1,8 @@
 //! The Wasm engine: compiles jumpscripts, and runs each job in a fresh instance under hard limits.
 //!
 //! Invariant: an instance serves one job and is dropped; what the guest can reach is what the linker was given
-//! (clocks, random, stdio, logging, progress), never a file, a socket, or the host's environment. Every way to die
+//! (clocks, random, stdio, logging, progress, HTTP to where it was granted), never a file, a socket, or the host's
+//! environment. Every way to die
 //! becomes an `Outcome` with a text for the author of the jumpscript; no error of the engine leaves this folder.
 //!
 //! Next: `inspect` for what is refused before anything is compiled, `run` for the life of one attempt, `engine` for
@@ -15,6 +16,7 @@ mod contract;
 mod engine;
 mod error;
 mod guest;
+mod http;
 mod inspect;
 mod limits;
 mod options;
@@ -37,6 +39,10 @@ pub use engine::{
 };
 pub use error::Error;
 pub use guest::{HOSTCALL_FUEL, RANDOM_BYTES_MAX, RESOURCES_MAX};
+pub use http::{
+    HTTP_CONNECT_TIMEOUT, HTTP_CONNECTIONS_MAX, HTTP_FIELDS_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX,
+    HTTP_REQUEST_BYTES_MAX, HTTP_REQUESTS_MAX, HTTP_RESPONSE_BYTES_MAX, HttpOptions,
+};
 pub use inspect::{Import, Inspection};
 pub use options::{CompileLimits, Compiler, Hardening, MEMORY_BYTES_MAX, Options, POOL_SIZE};
 pub use output::{LOG_BYTES_MAX, LOG_LINES_MAX, PROGRESS_REPORTS_MAX, TAIL_BYTES_MAX};
@@ -49,6 +55,7 @@ use crate::outcome::{Outcome, Usage};
 use artifact::Artifacts;
 use cache::Cache;
 use engine::Pool;
+use http::Network;
 use script::{Label, Linkers};
 use ticker::Ticker;
 
@@ -63,6 +70,7 @@ struct Shared {
     options: Options,
     pool: Pool,
     linkers: Linkers,
+    network: Arc<Network>,
     artifacts: Option<Artifacts>,
     cache: Cache,
     ticker: Ticker,
@@ -86,7 +94,8 @@ impl Sandbox {
         let ticker = Ticker::start(&pool.engine)?;
         let free = tokio::sync::Semaphore::new(pool.size);
         let cache = Cache::default();
-        Ok(Self { shared: Arc::new(Shared { options, pool, linkers, artifacts, cache, ticker, free }) })
+        let network = Network::new(options.http.clone());
+        Ok(Self { shared: Arc::new(Shared { options, pool, linkers, network, artifacts, cache, ticker, free }) })
     }
 
     /// What was clamped or switched off on this machine, one sentence each, for the log and `doctor`.
@@ -203,7 +212,7 @@ impl Shared {
         let (label, native) = self.artifacts.as_ref()?.read(digest)?;
         // An artifact that does not load is compiled again; the compiler has the better words.
         let code = artifact::load(&self.pool.engine, label.shape, &native).ok()?;
-        let script = Script::link(*digest, label, &code, &self.linkers).ok()?;
+        let script = Script::link(*digest, label, &code, &self.linkers, &self.network).ok()?;
         Some(self.cache.insert(script))
     }
 
@@ -215,7 +224,7 @@ impl Shared {
         let reservation = self.pool.memory_reservation;
         let native = compile::compile(&self.pool.engine, reservation, compiler, compile_limits, shape, wasm)?;
         let code = artifact::load(&self.pool.engine, shape, &native)?;
-        let script = Script::link(digest, label.clone(), &code, &self.linkers)?;
+        let script = Script::link(digest, label.clone(), &code, &self.linkers, &self.network)?;
         if let Some(artifacts) = &self.artifacts
             && let Err(error) = artifacts.write(&digest, &label, &native)
         {

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::http::HttpOptions;
+
 /// Linear memory of one job in bytes, all its memories together, when neither host nor manifest says otherwise.
 pub const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Instances in the pool when the host names no number.
@@ -24,6 +26,8 @@ pub struct Options {
     pub compile_limits: CompileLimits,
     /// How much is spent on a second line of defence.
     pub hardening: Hardening,
+    /// Where jumpscripts may send HTTP requests: nowhere by default.
+    pub http: HttpOptions,
 }
 
 impl Default for Options {
@@ -35,6 +39,7 @@ impl Default for Options {
             compiler: Compiler::InProcess,
             compile_limits: CompileLimits::default(),
             hardening: Hardening::Default,
+            http: HttpOptions::default(),
         }
     }
 }

@@ -16,6 +16,7 @@ use wasmtime::{Engine, Store};
 use super::cancel::CancelFlag;
 use super::contract::types;
 use super::guest::{Guest, command_wasi, core_wasi};
+use super::http::Client;
 use super::limits::Limits;
 use super::options::MEMORY_BYTES_MAX;
 use super::output::{Log, ResultStream};
@@ -103,7 +104,8 @@ pub(super) async fn run(engine: &Engine, script: &Script, mut call: Call, memory
     let timeout = call.timeout;
     let cancel = call.cancel.clone();
     let mut usage = Usage::default();
-    let attempt = Attempt { deadline, timeout, cancel: &cancel, log: &log, usage: &mut usage };
+    let mut attempt =
+        Attempt { deadline, timeout, cancel: &cancel, log: &log, http: script.http(&log), usage: &mut usage };
 
     let outcome = match &script.linked {
         Linked::Component(pre) => {
@@ -191,13 +193,14 @@ struct Attempt<'a> {
     timeout: Duration,
     cancel: &'a CancelFlag,
     log: &'a Log,
+    http: Option<Box<Client>>,
     usage: &'a mut Usage,
 }
 
 impl Attempt<'_> {
-    fn store<W: Send + 'static>(&self, engine: &Engine, wasi: W, limits: Limits) -> Store<Guest<W>> {
+    fn store<W: Send + 'static>(&mut self, engine: &Engine, wasi: W, limits: Limits) -> Store<Guest<W>> {
         let (log, cancel) = (self.log.clone(), self.cancel.clone());
-        Guest { wasi, limits, log, deadline: self.deadline, cancel }.into_store(engine)
+        Guest { wasi, limits, log, deadline: self.deadline, cancel, http: self.http.take() }.into_store(engine)
     }
 
     /// Runs the guest until it returns, is stopped while computing, or is given up while waiting; and takes its

@@ -1,5 +1,7 @@
 //! A script that is compiled, linked and ready to be instantiated.
 
+use std::sync::Arc;
+
 use wasmtime::component::Component;
 use wasmtime::{Engine, InstancePre, Module, ModuleExport};
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -8,6 +10,8 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 use super::contract::{JumpscriptPre, Wasi};
 use super::error::Error;
 use super::guest::Guest;
+use super::http::{Client, Grant, Network};
+use super::output::Log;
 use crate::jumpscript::{Digest, Kind, Manifest};
 
 /// A script that is compiled, linked and ready to be instantiated.
@@ -16,6 +20,8 @@ pub struct Script {
     manifest: Manifest,
     size: usize,
     pub(super) linked: Linked,
+    /// What it may reach; only a script that imports HTTP has it.
+    grant: Option<Arc<Grant>>,
 }
 
 /// What is instantiated for each job.
@@ -55,9 +61,26 @@ pub(super) enum Code {
     Module(Module),
 }
 
+/// Whether native code can send HTTP requests.
+fn sends_http(code: &Code) -> bool {
+    match code {
+        Code::Component(component) => {
+            let names = component.component_type();
+            names.imports(component.engine()).any(|(name, _)| name.starts_with("wasi:http/outgoing-handler@"))
+        }
+        Code::Module(_) => false,
+    }
+}
+
 impl Script {
     /// Links native code.
-    pub(super) fn link(digest: Digest, label: Label, code: &Code, linkers: &Linkers) -> Result<Self, Error> {
+    pub(super) fn link(
+        digest: Digest,
+        label: Label,
+        code: &Code,
+        linkers: &Linkers,
+        network: &Arc<Network>,
+    ) -> Result<Self, Error> {
         let refuse = |error: wasmtime::Error| {
             Error::refused(
                 format!("it does not fit this host: {error:#}"),
@@ -85,7 +108,14 @@ impl Script {
             }
             _ => return Err(Error::host("an artifact holds another kind of code than its script", "")),
         };
-        Ok(Self { digest, manifest: label.manifest, size, linked })
+        let grant = sends_http(code).then(|| Grant::new(&label.manifest.permissions.http, network));
+        Ok(Self { digest, manifest: label.manifest, size, linked, grant })
+    }
+
+    /// The HTTP of one attempt.
+    pub(super) fn http(&self, log: &Log) -> Option<Box<Client>> {
+        let grant = self.grant.as_ref()?;
+        Some(Box::new(Client::new(Some(Arc::clone(grant)), log)))
     }
 
     /// The digest of its Wasm file.

@@ -6,7 +6,10 @@ mod compiler;
 mod core_modules;
 mod deaths;
 mod ends;
+mod http;
+mod http_limits;
 mod says;
+mod torture;
 
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;

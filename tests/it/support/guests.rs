@@ -6,13 +6,15 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Where a guest's Wasm file is, under the target directory.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 11] = [
     ("echo", "wasm32-wasip2/guest/echo.wasm"),
     ("text-stats", "wasm32-wasip2/guest/text_stats.wasm"),
+    ("torture", "wasm32-wasip2/guest/torture.wasm"),
     ("hello", "wasm32-wasip2/guest/hello.wasm"),
     ("die", "wasm32-wasip2/guest/examples/die.wasm"),
     ("say", "wasm32-wasip2/guest/examples/say.wasm"),
     ("end", "wasm32-wasip2/guest/examples/end.wasm"),
+    ("fetch", "wasm32-wasip2/guest/examples/fetch.wasm"),
     ("wait", "wasm32-wasip2/guest/examples/wait.wasm"),
     ("command", "wasm32-wasip2/guest/command.wasm"),
     ("command-preview1", "wasm32-wasip1/guest/command.wasm"),
@@ -50,7 +52,8 @@ fn build() {
     // Test processes that start together wait for the first instead of printing about cargo's own lock.
     let lock = File::create(target().join("guests.lock")).unwrap();
     lock.lock().unwrap();
-    let components = ["-p", "wasmhost-script-echo", "-p", "wasmhost-script-text-stats", "-p", "hello"];
+    let scripts = ["-p", "wasmhost-script-echo", "-p", "wasmhost-script-text-stats", "-p", "wasmhost-script-torture"];
+    let components = [scripts.as_slice(), &["-p", "hello"]].concat();
     let guests = ["-p", "wasmhost-test-guests", "--lib", "--bins", "--examples"];
     cargo("wasm32-wasip2", &[components.as_slice(), &guests].concat());
     cargo("wasm32-wasip1", &["-p", "wasmhost-test-guests", "--bins"]);

@@ -5,6 +5,7 @@
 pub mod docs;
 pub mod foreign;
 pub mod guests;
+pub mod http;
 pub mod program;
 pub mod proxy;
 pub mod redis;

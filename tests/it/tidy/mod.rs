@@ -14,10 +14,13 @@ const FILE_LINES_MAX: usize = 700;
 const FUNCTION_LINES_MAX: usize = 100;
 
 /// Outside packages that one folder alone may name, and what they are called in code.
-const ONE_FOLDER: [(&str, &[&str]); 7] = [
+const ONE_FOLDER: [(&str, &[&str]); 10] = [
     ("redis", &["store"]),
     ("wasmtime", &["sandbox"]),
     ("wasmtime_wasi", &["sandbox"]),
+    ("wasmtime_wasi_http", &["sandbox"]),
+    ("hyper", &["sandbox"]),
+    ("tokio_rustls", &["sandbox"]),
     ("notify", &["watch"]),
     ("clap", &["cli"]),
     ("comfy_table", &["cli"]),
