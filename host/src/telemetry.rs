@@ -5,7 +5,7 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt, reload};
@@ -77,13 +77,23 @@ pub fn wants_color(environment: &Environment) -> bool {
     !is_set("NO_COLOR") && environment.get("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// A library that warns of requests that guests get wrong: a guest could fill the disk with it. Its warnings are written
+/// only where the directives name it.
+const GUESTS_FAULTS: &str = "wasmtime_wasi_http";
+
 fn targets(directives: &str) -> Result<Targets, String> {
-    directives.parse().map_err(|error| format!("log level `{}`: {error}", crate::job::visible(directives)))
+    let targets: Targets =
+        directives.parse().map_err(|error| format!("log level `{}`: {error}", crate::job::visible(directives)))?;
+    if directives.contains(GUESTS_FAULTS) {
+        return Ok(targets);
+    }
+    Ok(targets.with_target(GUESTS_FAULTS, LevelFilter::ERROR))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tracing::Level;
 
     #[test]
     fn no_color_and_a_dumb_terminal_switch_colours_off() {
@@ -99,5 +109,13 @@ mod tests {
     fn directives_that_do_not_parse_are_refused_by_name() {
         assert!(targets("info,wasmhost::worker=debug").is_ok());
         assert!(targets("info,wasmhost=loudly").unwrap_err().contains("loudly"));
+    }
+
+    #[test]
+    fn what_guests_get_wrong_is_not_in_the_hosts_log_unless_asked_for() {
+        let warns = |directives: &str, target: &str| targets(directives).unwrap().would_enable(target, &Level::WARN);
+        assert!(warns("info", "wasmhost::worker"));
+        assert!(!warns("info", "wasmtime_wasi_http::p2::error") && !warns("trace", "wasmtime_wasi_http::p2::error"));
+        assert!(warns("info,wasmtime_wasi_http=warn", "wasmtime_wasi_http::p2::error"));
     }
 }
