@@ -20,6 +20,11 @@ fn main() {
             let bytes = vec![b'x'; number.parse().expect("a number")];
             let _ = std::io::stdout().write_all(&bytes);
         }
+        #[cfg(target_env = "p2")]
+        "get" => match wasmhost_guest::http::get(number) {
+            Ok(answer) => print!("{} {}", answer.status, answer.text()),
+            Err(error) => print!("{error}"),
+        },
         "panic" => panic!("the spring broke"),
         "loop" => loop {
             std::hint::black_box(());

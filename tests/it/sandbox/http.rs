@@ -53,6 +53,18 @@ fn a_request_and_its_answer_arrive_whole() {
 }
 
 #[test]
+fn a_command_of_wasi_0_2_sends_requests_under_the_same_rules() {
+    let server = Server::answering(OK);
+    let wasm = embed_manifest(&guests::wasm("command"), "[permissions]\nhttp = [\"*\"]\n");
+    for (allow, told) in [(&["127.0.0.1:*"][..], "200 hello"), (&[], "HTTP-request-denied")] {
+        let node = node(allow, vec![]);
+        let script = node.load(Digest::of(&wasm), &wasm).unwrap();
+        let text = done(&block_on(node.run(&script, Call::new(format!("get {}", server.url())))));
+        assert!(text.contains(told), "{text}");
+    }
+}
+
+#[test]
 fn without_permission_nothing_is_sent_and_the_log_says_what_would_allow_it() {
     let server = Server::answering(OK);
     let (place, get) = (format!("127.0.0.1:{}", server.port()), format!("get {}", server.url()));

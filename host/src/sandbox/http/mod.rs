@@ -37,13 +37,16 @@ pub const HTTP_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Headers of a response.
 pub const HTTP_HEADERS_MAX: usize = 128;
 /// Bytes of the headers that a guest makes for one request, with what they take in memory.
-pub const HTTP_FIELDS_BYTES_MAX: usize = 128 * 1024;
+pub const HTTP_FIELDS_BYTES_MAX: usize = 32 * 1024;
 /// Finding a host's addresses, connecting and the handshake of TLS, all together.
 pub const HTTP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that a host has open at once; further requests wait.
 pub const HTTP_CONNECTIONS_MAX: usize = 512;
 /// Names that are looked up at once; the system's resolver blocks a thread for each.
 const LOOKUPS_MAX: usize = 16;
+/// Bytes that a body takes from the guest at once. Two such pieces wait in every body that a guest has open, and it may
+/// open some hundred before it sends one.
+const PIECE_BYTES_MAX: usize = 16 * 1024;
 /// Denied places that the host's own log remembers to have told.
 const TOLD_MAX: usize = 1_000;
 
@@ -229,6 +232,10 @@ impl WasiHttpHooks for Calls {
             let options = options.unwrap_or_default();
             send::Task(runtime.spawn(send::send(request, options, target, grant, log))).await?
         })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        PIECE_BYTES_MAX
     }
 
     // What goes wrong between a guest and a server is told to the guest; the host's log is not theirs to fill.
