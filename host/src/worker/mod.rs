@@ -9,11 +9,14 @@
 //!
 //! Next: `worker/settle.rs` for how an attempt ends, `store/lua/reserve.lua` for how one begins.
 
+mod broken;
 mod held;
 mod peeks;
+mod redis_state;
 mod settle;
 mod sink;
 mod unknown;
+mod wake;
 mod weights;
 
 use std::collections::{HashMap, VecDeque};
@@ -30,7 +33,7 @@ pub use self::settle::{ERROR_BYTES_MAX, LOG_BYTES_MAX, SettlePolicy};
 pub use self::weights::Weights;
 
 use self::held::{Held, HeldJobs};
-use self::peeks::{PeekEnd, Peeks};
+use self::peeks::Peeks;
 use self::sink::{Report, Sinks};
 use self::unknown::UnknownTypes;
 use crate::executor::{Attempt, Completion, Completions, Executor};
@@ -40,7 +43,7 @@ use crate::ports::{Pulse, Seen};
 use crate::retry::RetryPolicy;
 use crate::sandbox::CancelFlag;
 use crate::shutdown;
-use crate::store::{Lease, QueueShare, Reservation, Reserve, Settle, Settled, Signal, Signals, Store, Turn, new_token};
+use crate::store::{Lease, QueueShare, Reservation, Reserve, Settle, Settled, Signal, Store, Turn, new_token};
 
 /// Jobs held at once while they are short, running ones included: enough to keep both Redis and the guests busy
 /// while a turn is under way (`docs/limits.md`).
@@ -196,7 +199,7 @@ impl Worker {
             seen: watch::Sender::new(Seen::default()),
             broken: HashMap::new(),
             faults: watch::Sender::new(Vec::new()),
-            signals: listen(store.subscribe()),
+            signals: wake::listen(store.subscribe()),
             server_clock: None,
             store,
             options,
@@ -408,68 +411,8 @@ impl Worker {
         }
     }
 
-    /// Remembers what cannot be served, and says so once.
-    fn saw_broken(&mut self, broken: &[(String, String)]) {
-        for (queue, reason) in broken {
-            let known = self.broken.insert(queue.clone(), (reason.clone(), Instant::now()));
-            if known.is_none_or(|(before, _)| before != *reason) {
-                tracing::error!(%queue, %reason, "queue cannot be served");
-                self.tell_faults();
-            }
-        }
-    }
-
-    /// Forgets the queues whose fault the last sweeps did not see again.
-    fn forget_mended(&mut self) {
-        let n_before = self.broken.len();
-        self.broken.retain(|queue, (_, seen)| {
-            let is_broken = seen.elapsed() < SWEEP_PERIOD * 2;
-            if !is_broken {
-                tracing::info!(%queue, "queue can be served again");
-            }
-            is_broken
-        });
-        if self.broken.len() < n_before {
-            self.tell_faults();
-        }
-    }
-
-    fn tell_faults(&self) {
-        let fault = |(queue, (reason, _)): (&String, &(String, Instant))| format!("queue `{queue}`: {reason}");
-        self.faults.send_replace(self.broken.iter().map(fault).collect());
-    }
-
-    fn is_left_alone(&self, queue: &str) -> bool {
-        self.broken.get(queue).is_some_and(|(_, seen)| seen.elapsed() < BROKEN_PAUSE)
-    }
-
     fn saw_revision(&self, rev: u64) {
         self.seen.send_if_modified(|seen| std::mem::replace(&mut seen.rev, rev) != rev);
-    }
-
-    /// Remembers when the next sweep is worth making. What lies further away than the next regular one needs no timer.
-    fn due_at(&mut self, next_due_ms: Option<i64>, now_ms: i64) {
-        let now = Instant::now();
-        self.server_clock = Some((now_ms, now));
-        if let Some(due_ms) = next_due_ms {
-            let wait = Duration::from_millis(u64::try_from(due_ms - now_ms).unwrap_or(0)) + Duration::from_millis(1);
-            if wait <= SWEEP_PERIOD {
-                self.next_due = Some(self.next_due.map_or(now + wait, |known| known.min(now + wait)));
-            }
-        }
-    }
-
-    fn signalled(&mut self, signal: Signal) {
-        match signal {
-            Signal::Due(due_ms) => {
-                if let Some((then_ms, then)) = self.server_clock {
-                    let elapsed_ms = i64::try_from(then.elapsed().as_millis()).unwrap_or(i64::MAX);
-                    self.due_at(Some(due_ms), then_ms.saturating_add(elapsed_ms));
-                }
-            }
-            Signal::Rev(rev) => self.saw_revision(rev),
-            Signal::Resubscribed => self.last_check = None,
-        }
     }
 
     fn start(&mut self, job: Reserved) {
@@ -531,38 +474,6 @@ impl Worker {
         }
     }
 
-    fn wait_for_pushes(&mut self) {
-        let mut quiet = self.peeks.quiet();
-        quiet.retain(|queue| !self.is_left_alone(&self.options.queues[*queue].0));
-        if quiet.is_empty() || self.room() == 0 {
-            return;
-        }
-        let share = (self.room() / quiet.len()).clamp(1, BATCH_MAX);
-        for queue in quiet {
-            if self.room() == 0 {
-                return;
-            }
-            let limit = u32::try_from(share).unwrap_or(1);
-            let name = self.options.queues[queue].0.clone();
-            let request = self.reserve(vec![QueueShare { queue: name, take: limit }], limit, false);
-            self.peeks.wait(queue, request);
-        }
-    }
-
-    fn peek_ended(&mut self, end: PeekEnd) {
-        match end {
-            PeekEnd::Answer { limit, reservation } => {
-                self.redis_answered();
-                self.is_hot |= !self.is_draining && reservation.jobs.len() >= limit;
-                self.take_in(reservation);
-            }
-            PeekEnd::Failed(error) if self.is_draining => {
-                tracing::debug!(%error, "blocked connection closed");
-            }
-            PeekEnd::Failed(error) => self.redis_failed(&error),
-        }
-    }
-
     async fn extend_leases(&mut self) {
         let leases = self.held.leases_older_than(self.options.heartbeat / 2);
         if leases.is_empty() {
@@ -584,29 +495,6 @@ impl Worker {
         }
     }
 
-    async fn sweep_when_due(&mut self) {
-        let now = Instant::now();
-        let is_due = self.next_due.is_some_and(|due| due <= now);
-        let is_check_due = self.last_check.is_none_or(|last| now.duration_since(last) >= SWEEP_PERIOD);
-        if self.paused_until.is_some() || !(is_due || is_check_due) {
-            return;
-        }
-        self.next_due = None;
-        self.last_sweep = now;
-        self.last_check = Some(now);
-        let queues: Vec<String> = self.options.queues.iter().map(|(queue, _)| queue.clone()).collect();
-        match self.store.sweep(&queues).await {
-            Ok(swept) => {
-                self.redis_answered();
-                self.saw_broken(&swept.broken);
-                let seen = Seen { rev: swept.rev, scripts_check: swept.scripts_check };
-                self.seen.send_if_modified(|old| std::mem::replace(old, seen.clone()) != seen);
-                self.due_at(swept.next_due_ms, swept.now_ms);
-            }
-            Err(error) => self.redis_failed(&error),
-        }
-    }
-
     async fn write_progress(&mut self) {
         for (_, report) in std::mem::take(&mut self.progress) {
             let Report { lease, percent, message } = report;
@@ -614,24 +502,6 @@ impl Worker {
                 tracing::debug!(job = %lease.id, %error, "progress not written");
             }
         }
-    }
-
-    fn redis_answered(&mut self) {
-        if self.backoff > BACKOFF_MIN {
-            tracing::info!("redis answers again");
-            // What was pushed meanwhile woke nobody here.
-            self.is_hot = true;
-        }
-        self.backoff = BACKOFF_MIN;
-    }
-
-    fn redis_failed(&mut self, error: &crate::store::Error) {
-        if self.backoff == BACKOFF_MIN {
-            tracing::error!(%error, "redis does not answer, trying again");
-        }
-        self.paused_until = Some(Instant::now() + self.backoff);
-        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-        self.is_hot = true;
     }
 
     fn begin_drain(&mut self) {
@@ -673,20 +543,6 @@ fn every(period: Duration) -> tokio::time::Interval {
     let mut interval = interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
-}
-
-/// Has a task of its own listen: the worker's loop turns thousands of times a second, and subscribing takes longer.
-fn listen(mut signals: Signals) -> mpsc::Receiver<Signal> {
-    let (sender, receiver) = mpsc::channel(64);
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                signal = signals.next() => if sender.send(signal).await.is_err() { return },
-                () = sender.closed() => return,
-            }
-        }
-    });
-    receiver
 }
 
 async fn until(time: Option<Instant>) {
