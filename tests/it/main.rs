@@ -16,5 +16,6 @@ mod sandbox;
 mod scripts_folder;
 mod support;
 mod tidy;
+mod wake;
 mod watch;
 mod worker;

@@ -102,6 +102,21 @@ pub const TABLE: &[Row] = &[
         "one per queue",
     ),
     row(
+        "{prefix}:queue:{queue}:bell",
+        "list",
+        "what the next idle host is to do: `more` (take jobs), `watch` (watch the `ready` list)",
+        "ring",
+        "two per queue; taken by one host, or 1 h",
+    ),
+    row(
+        "{prefix}:watchers",
+        "hash",
+        "queue -> Unix milliseconds and the session (`random@node`) of the one host that is blocked on its `ready` list \
+         until then",
+        "sweep, ring",
+        "one field per queue; removed on a clean stop",
+    ),
+    row(
         "{prefix}:queues",
         "set",
         "names of the queues that are known",
@@ -119,8 +134,9 @@ pub const TABLE: &[Row] = &[
     row(
         "{prefix}:wake",
         "-",
-        "channel: `due MS` when something is due earlier than before, `rev N` after a publish",
-        "enqueue, turn, publish",
+        "channel: `due MS` when something is due earlier than before, `rev N` after a publish, `watch SESSION QUEUE` when \
+         another host watches a queue",
+        "enqueue, turn, publish, sweep",
         "-",
     ),
     row(
@@ -309,6 +325,12 @@ impl Keys {
     pub fn structure_of<'a>(&self, key: &'a [u8]) -> Option<(&'a str, &'a str)> {
         let key = std::str::from_utf8(key.strip_prefix(self.prefix.as_bytes())?).ok()?;
         key.strip_prefix(":queue:")?.split_once(':')
+    }
+
+    /// The list that idle hosts wait on which do not watch the queue.
+    #[must_use]
+    pub fn bell(&self, queue: &str) -> String {
+        format!("{}:queue:{queue}:bell", self.prefix)
     }
 
     /// The set of known queues.

@@ -80,10 +80,6 @@ impl Link {
         &self.address
     }
 
-    pub(super) const fn command_timeout(&self) -> Duration {
-        self.command_timeout
-    }
-
     /// A connection of its own, for calls that block. It has no deadline for answers: the caller sets one.
     pub(super) async fn own(&self) -> Result<MultiplexedConnection, Error> {
         let config =
@@ -137,7 +133,7 @@ impl Link {
             Err(error) => {
                 let pause = BACKOFF_FIRST.saturating_mul(1 << state.failures.min(10)).min(BACKOFF_LAST);
                 state.failures = state.failures.saturating_add(1);
-                state.not_before = Some(Instant::now() + pause);
+                state.not_before = Some(Instant::now() + with_jitter(pause));
                 Err(error)
             }
         }
@@ -163,7 +159,11 @@ impl Link {
         let values = self.answer(what, generation, sent).await?;
         for value in &values {
             if let Value::ServerError(error) = value {
-                return Err(self.error(what, &error.clone().into()));
+                let error = error.clone().into();
+                if is_gone(&error) {
+                    self.give_up(generation).await;
+                }
+                return Err(self.error(what, &error));
             }
         }
         Ok(values)
@@ -213,6 +213,29 @@ impl Link {
                 self.give_up(generation).await;
                 Err(Error::TimedOut { address: self.address.clone(), what, after: self.command_timeout })
             }
+        }
+    }
+
+    /// Waits for an answer on a connection of the caller's own within the deadline.
+    pub(super) async fn in_time<T>(
+        &self,
+        what: &'static str,
+        sent: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, Error> {
+        self.blocked(what, Duration::ZERO, sent).await
+    }
+
+    /// Waits for the answer of a command that blocks for up to `timeout`, and the deadline on top.
+    pub(super) async fn blocked<T>(
+        &self,
+        what: &'static str,
+        timeout: Duration,
+        sent: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, Error> {
+        let after = timeout.saturating_add(self.command_timeout);
+        match tokio::time::timeout(after, sent).await {
+            Ok(result) => result.map_err(|error| self.error(what, &error)),
+            Err(_) => Err(Error::TimedOut { address: self.address.clone(), what, after }),
         }
     }
 
@@ -271,6 +294,17 @@ fn is_gone(error: &RedisError) -> bool {
             error.kind(),
             ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::ReadOnly)
         )
+        // A blocked connection of a server that has become a replica.
+        || error.code() == Some("UNBLOCKED")
+}
+
+pub(super) fn is_wrong_type(error: &RedisError) -> bool {
+    error.code() == Some("WRONGTYPE")
+}
+
+/// Half of a pause to all of it, so that hosts which lost the same server do not come back in step.
+pub(super) fn with_jitter(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + crate::retry::chance() / 2.0)
 }
 
 pub(super) fn is_no_script(error: &RedisError) -> bool {

@@ -6,6 +6,7 @@
 //!
 //! Next: `keys` for what lies where, `turn` for the hot path, `lua/` for the transitions themselves.
 
+mod bell;
 pub mod embedded;
 mod enqueue;
 mod error;
@@ -29,14 +30,15 @@ use std::time::{Duration, Instant};
 use self::keys::Keys;
 use self::link::Link;
 
+pub use self::bell::{Bell, Ring};
 pub use self::enqueue::Enqueued;
 pub use self::error::Error;
 pub use self::jumpscripts::{Adopted, Index, NewJumpscript, Published};
-pub use self::peek::{Peek, PeekStop, Signal, Signals};
+pub use self::peek::{Peek, PeekStop, Peeked, Signal, Signals};
 pub use self::reconcile::{Pace, PutBack, Reconciled};
 pub use self::records::{JobRecord, Page, QueueInfo};
 pub use self::requeue::Requeued;
-pub use self::sweep::Swept;
+pub use self::sweep::{Swept, Watched};
 pub use self::turn::{End, LEASE_MAX, Lease, Lost, QueueShare, Reservation, Reserve, SetAside, Settle, Settled, Turn};
 use crate::clock::Timestamp;
 use crate::job::StoreId;

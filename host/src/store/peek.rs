@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
-use super::link::is_no_script;
+use super::link::{is_no_script, is_wrong_type, with_jitter};
 use super::script::{self, Reply};
 use super::{Error, Reservation, Reserve, Store};
 
@@ -49,14 +49,34 @@ impl PeekStop {
     pub async fn stop(&self) -> Result<(), Error> {
         // The peek stores its number before it looks at the flag: one of the two sees the other.
         self.sleeper.is_stopped.store(true, Ordering::SeqCst);
+        self.tell("the end of a peek", &["KILL", "ID"]).await
+    }
+
+    /// Has the server end the sleep at once, as if its time were up: [`Peek::wait`] returns, with what its reserve
+    /// finds, and may be called again. Nothing happens when the peek does not sleep at that moment.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn wake(&self) -> Result<(), Error> {
+        self.tell("the wake of a peek", &["UNBLOCK"]).await
+    }
+
+    async fn tell(&self, what: &'static str, words: &[&str]) -> Result<(), Error> {
         let client = self.sleeper.client.load(Ordering::SeqCst);
         if client != 0 {
-            let mut kill = redis::cmd("CLIENT");
-            kill.arg("KILL").arg("ID").arg(client);
-            self.store.link.command("the end of a peek", &kill).await?;
+            self.store.link.command(what, redis::cmd("CLIENT").arg(words).arg(client)).await?;
         }
         Ok(())
     }
+}
+
+/// How a sleep ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Peeked {
+    /// Whether the queue had a job; else the time was up.
+    pub has_woken: bool,
+    /// What the reserve behind the sleep took; `None` when there was none.
+    pub reservation: Option<Reservation>,
 }
 
 impl Peek {
@@ -72,28 +92,26 @@ impl Peek {
         &self.queue
     }
 
-    /// Sleeps until the queue has a job or `timeout` has passed, then reserves. The reserve is on its way before the
-    /// sleep begins, so the slots it asks for are promised to this call until it returns.
+    /// Closes the connection until the next sleep.
+    pub fn close(&mut self) {
+        self.connection = None;
+        self.sleeper.client.store(0, Ordering::SeqCst);
+    }
+
+    /// Sleeps until the queue has a job or `timeout` has passed, then reserves, if asked to. The reserve is on its way
+    /// before the sleep begins, so the slots it asks for are promised to this call until it returns.
     ///
     /// Dropping the future closes the connection, and with it the promise. Only if a job arrived in that very moment
     /// it is leased to nobody, and comes back when its lease ends. The next call opens a new connection.
     ///
     /// # Errors
     /// When Redis cannot be reached.
-    pub async fn wait(&mut self, timeout: Duration, reserve: &Reserve) -> Result<Reservation, Error> {
+    pub async fn wait(&mut self, timeout: Duration, reserve: Option<&Reserve>) -> Result<Peeked, Error> {
         let link = &self.store.link;
         // Out of `self` for the time being: a future that is dropped half-way takes the connection with it.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                let mut connection = link.own().await?;
-                script::TURN.load_async(&mut connection).await.map_err(|error| link.error("a script load", &error))?;
-                let id = redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await;
-                self.sleeper
-                    .client
-                    .store(id.map_err(|error| link.error("a client's number", &error))?, Ordering::SeqCst);
-                connection
-            }
+            None => self.connect().await?,
         };
         if self.sleeper.is_stopped.load(Ordering::SeqCst) {
             return Err(Error::Refused(format!("the peek at queue `{}` was stopped", self.queue)));
@@ -102,47 +120,82 @@ impl Peek {
         let mut peek = redis::cmd("BLMOVE");
         // From the head to the head: it takes nothing.
         peek.arg(&ready).arg(&ready).arg("LEFT").arg("LEFT").arg(timeout.as_secs_f64());
-        let (call, lanes) = self.store.turn_call(&[], Some(reserve));
         let mut pipeline = redis::pipe();
-        pipeline.add_command(peek).add_command(call.into_command());
-        let limit = timeout.saturating_add(link.command_timeout());
-        let answers = tokio::time::timeout(limit, connection.send_packed_commands(&pipeline, 0, 2)).await;
-        let mut answers = match answers {
-            Ok(Ok(answers)) => answers,
-            Ok(Err(error)) => return Err(link.error("a peek", &error)),
-            Err(_) => {
-                let address = link.address().to_owned();
-                return Err(Error::TimedOut { address, what: "a peek", after: limit });
+        pipeline.add_command(peek);
+        let settles = [];
+        let call = reserve.map(|reserve| self.store.turn_call(&settles, Some(reserve)));
+        let lanes = call.map(|(call, lanes)| {
+            pipeline.add_command(call.into_command());
+            lanes
+        });
+        let n_commands = pipeline.len();
+        let sent = connection.send_packed_commands(&pipeline, 0, n_commands);
+        let mut answers = link.blocked("a peek", timeout, sent).await?.into_iter();
+        let has_woken = match answers.next().unwrap_or_default() {
+            Value::Nil => false,
+            Value::ServerError(error) => {
+                let error = error.into();
+                // The reserve says it too, and which key it is.
+                if !is_wrong_type(&error) {
+                    return Err(link.error("a peek", &error));
+                }
+                true
             }
+            _ => true,
         };
-        // The peek's own answer says nothing that the reserve does not; a list of the wrong type is told by it too.
-        let answer = answers.pop().unwrap_or_default();
-        let answer = match answer {
+        let Some((reserve, lanes)) = reserve.zip(lanes) else {
+            self.connection = Some(connection);
+            return Ok(Peeked { has_woken, reservation: None });
+        };
+        let answer = match answers.next().unwrap_or_default() {
             Value::ServerError(error) => {
                 let error = error.into();
                 if !is_no_script(&error) {
                     return Err(link.error("a peek", &error));
                 }
                 // SCRIPT FLUSH while it slept: the new connection loads the script again.
-                let call = self.store.turn_call(&[], Some(reserve)).0;
+                let call = self.store.turn_call(&settles, Some(reserve)).0;
                 link.script("a peek", &script::TURN, call.command()).await?
             }
-            answer => answer,
+            answer => {
+                self.connection = Some(connection);
+                answer
+            }
         };
-        self.connection = Some(connection);
         let mut reply = Reply::new(answer, link.address(), "a peek");
         reply.next()?;
-        self.store.reservation(reply.nested()?, &lanes, Some(reserve))
+        let reservation = self.store.reservation(reply.nested()?, &lanes, Some(reserve))?;
+        Ok(Peeked { has_woken, reservation: Some(reservation) })
+    }
+
+    /// A connection that knows the script, and its number where [`PeekStop`] finds it.
+    async fn connect(&self) -> Result<MultiplexedConnection, Error> {
+        let link = &self.store.link;
+        let mut connection = link.own().await?;
+        let prepared = async {
+            script::TURN.load_async(&mut connection).await?;
+            redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await
+        };
+        let client = link.in_time("the start of a peek", prepared).await?;
+        self.sleeper.client.store(client, Ordering::SeqCst);
+        Ok(connection)
     }
 }
 
 /// What the wake channel says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// Something in some queue is due at this time, in milliseconds since the epoch, earlier than anything before.
     Due(i64),
     /// Jumpscripts were published: the new revision.
     Rev(u64),
+    /// A host has begun to watch a queue; whoever did before leaves it alone.
+    Watch {
+        /// The session of that host.
+        session: String,
+        /// The queue.
+        queue: String,
+    },
     /// The subscription was (re)made: anything may have happened meanwhile.
     Resubscribed,
 }
@@ -152,6 +205,8 @@ pub struct Signals {
     store: Store,
     stream: Option<redis::aio::PubSubStream>,
     pause: Duration,
+    /// When the subscription was made.
+    since: Instant,
 }
 
 impl std::fmt::Debug for Signals {
@@ -171,13 +226,12 @@ impl Signals {
                 match self.store.link.listen(&self.store.keys.wake()).await {
                     Ok(listener) => {
                         self.stream = Some(listener.into_on_message());
-                        self.pause = PAUSES.0;
+                        self.since = Instant::now();
                         return Signal::Resubscribed;
                     }
                     Err(error) => {
                         tracing::debug!(%error, "wake channel not subscribed");
-                        tokio::time::sleep(self.pause).await;
-                        self.pause = self.pause.saturating_mul(2).min(PAUSES.1);
+                        self.rest().await;
                         continue;
                     }
                 }
@@ -188,18 +242,36 @@ impl Signals {
                         return signal;
                     }
                 }
-                None => self.stream = None,
+                None => {
+                    self.stream = None;
+                    // A server that takes the subscription and closes the connection is away too.
+                    if self.since.elapsed() > PAUSES.1 {
+                        self.pause = PAUSES.0;
+                    }
+                    self.rest().await;
+                }
             }
         }
+    }
+
+    /// Waits before the next try, longer each time.
+    async fn rest(&mut self) {
+        let pause = with_jitter(self.pause);
+        self.pause = self.pause.saturating_mul(2).min(PAUSES.1);
+        tokio::time::sleep(pause).await;
     }
 }
 
 /// A message of the channel; what is not understood comes from a newer host and is skipped.
 fn parse(message: &[u8]) -> Option<Signal> {
-    let (word, number) = std::str::from_utf8(message).ok()?.split_once(' ')?;
+    let (word, rest) = std::str::from_utf8(message).ok()?.split_once(' ')?;
     match word {
-        "due" => number.parse().ok().map(Signal::Due),
-        "rev" => number.parse().ok().map(Signal::Rev),
+        "due" => rest.parse().ok().map(Signal::Due),
+        "rev" => rest.parse().ok().map(Signal::Rev),
+        "watch" => {
+            let (session, queue) = rest.split_once(' ')?;
+            Some(Signal::Watch { session: session.to_owned(), queue: queue.to_owned() })
+        }
         _ => None,
     }
 }
@@ -214,6 +286,6 @@ impl Store {
     /// The wake channel; the connection is made by the first [`Signals::next`].
     #[must_use]
     pub fn subscribe(&self) -> Signals {
-        Signals { store: self.clone(), stream: None, pause: PAUSES.0 }
+        Signals { store: self.clone(), stream: None, pause: PAUSES.0, since: Instant::now() }
     }
 }

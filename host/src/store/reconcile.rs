@@ -189,7 +189,7 @@ impl Store {
         let mut structures = Vec::new();
         for key in keys {
             // Ids that were set aside, and those of done jobs, are in no structure.
-            if self.keys.structure_of(&key).is_some_and(|(_, part)| matches!(part, "aside" | "done")) {
+            if self.keys.structure_of(&key).is_some_and(|(_, part)| matches!(part, "aside" | "done" | "bell")) {
                 continue;
             }
             let mut command = redis::cmd("TYPE");

@@ -24,6 +24,7 @@ script!(TURN, "write_job.lua", "effects.lua", "fence.lua", "settle.lua", "due.lu
 script!(EXTEND, "fence.lua", "extend.lua");
 script!(PROGRESS, "fence.lua", "progress.lua");
 script!(SWEEP, "due.lua", "sweep.lua");
+script!(RING, "ring.lua");
 script!(PUBLISH, "routes.lua", "publish.lua");
 script!(ADOPT, "routes.lua", "adopt.lua");
 script!(DROP_UNUSED, "routes.lua", "drop_unused.lua");

@@ -2,7 +2,7 @@
 //!
 //! Next: `lua/sweep.lua`, and `maintenance` for who calls it.
 
-use super::script::{self, Lanes};
+use super::script::{self, Lanes, Reply};
 use super::{Error, SetAside, Store, turn};
 
 /// What a sweep found.
@@ -31,6 +31,17 @@ pub struct Swept {
     pub now_ms: i64,
 }
 
+/// What a sweep tells a host that waits for jobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// What was swept.
+    pub swept: Swept,
+    /// Per queue: whether this host is the one of the fleet that watches its list.
+    pub is_ours: Vec<bool>,
+    /// Per queue: whether it has ready jobs.
+    pub has_ready: Vec<bool>,
+}
+
 impl Store {
     /// Brings back what is due in `queues`: jobs whose lease ended (to the head), scheduled jobs whose time has come.
     /// Bounded: at most some hundred jobs a call.
@@ -38,13 +49,21 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn sweep(&self, queues: &[String]) -> Result<Swept, Error> {
+        Ok(self.sweep_for(queues, "", false).await?.swept)
+    }
+
+    /// A [`Store::sweep`] that also takes or renews the watch of these queues for `session`, one word, as far as no
+    /// other host has it. A host without room takes none.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn sweep_for(&self, queues: &[String], session: &str, has_room: bool) -> Result<Watched, Error> {
         let mut lanes = Lanes::default();
-        for queue in queues {
-            lanes.place(queue);
-        }
-        let call = self.call(&script::SWEEP, &lanes, &[]);
+        let places: Vec<usize> = queues.iter().map(|queue| lanes.place(queue)).collect();
+        let mut call = self.call(&script::SWEEP, &lanes, &[]);
+        call.arg(session).arg(u8::from(has_room));
         let mut reply = self.send("a sweep", &script::SWEEP, &call).await?;
-        Ok(Swept {
+        let swept = Swept {
             now_ms: reply.number()?,
             rev: reply.text()?.parse().unwrap_or(0),
             scripts_check: reply.text()?,
@@ -55,6 +74,18 @@ impl Store {
             is_more: reply.count()? == 1,
             set_aside: turn::set_aside(reply.nested()?, &lanes)?,
             broken: turn::broken(reply.nested()?, &lanes)?,
-        })
+        };
+        let is_ours = marked(reply.nested()?, &places)?;
+        let has_ready = marked(reply.nested()?, &places)?;
+        Ok(Watched { swept, is_ours, has_ready })
     }
+}
+
+/// Which of `places` an answer names.
+fn marked(mut reply: Reply, places: &[usize]) -> Result<Vec<bool>, Error> {
+    let mut named = Vec::with_capacity(reply.len());
+    while !reply.is_empty() {
+        named.push(reply.count()? as usize);
+    }
+    Ok(places.iter().map(|place| named.contains(place)).collect())
 }

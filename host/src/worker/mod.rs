@@ -1,13 +1,13 @@
 //! Takes jobs under a lease, has them run, and settles them.
 //!
 //! One loop on the I/O thread. While there is a backlog it is *hot*: one script a turn settles what has ended and
-//! reserves what there is room for, two turns in flight. Otherwise it waits: for each queue one connection is blocked
-//! on the `ready` list with a reserve pipelined behind the block, so a pushed job is in hand one trip later.
+//! reserves what there is room for, two turns in flight. Otherwise it waits: for each queue one host of the fleet is
+//! blocked on the `ready` list with a reserve pipelined behind the block, so a pushed job is in hand one trip later.
 //!
 //! Invariant: room is taken before a job is: what is held plus what has been asked for never exceeds the limit.
 //! Invariant: every write to a held job carries its token, and a job whose lease is lost is stopped, never settled.
 //!
-//! Next: `worker/settle.rs` for how an attempt ends, `store/lua/reserve.lua` for how one begins.
+//! Next: `worker/wake.rs` for how it waits, `worker/settle.rs` for how an attempt ends, `store/lua/reserve.lua` for how one begins.
 
 mod broken;
 mod held;
@@ -34,8 +34,10 @@ pub use self::weights::Weights;
 
 use self::held::{Held, HeldJobs};
 use self::peeks::Peeks;
+use self::redis_state::RedisState;
 use self::sink::{Report, Sinks};
 use self::unknown::UnknownTypes;
+use self::wake::Wake;
 use crate::executor::{Attempt, Completion, Completions, Executor};
 use crate::job::{JobId, Reserved};
 use crate::outcome::Outcome;
@@ -68,11 +70,6 @@ const TICK: Duration = Duration::from_millis(500);
 const BROKEN_PAUSE: Duration = Duration::from_secs(1);
 /// How long a stop may go on trying to settle after the grace, when Redis does not answer.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// First pause after Redis did not answer; doubles up to [`BACKOFF_MAX`].
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// Longest pause between two tries while Redis is away.
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
-
 /// What a worker needs to know.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -129,15 +126,14 @@ pub struct Worker {
     settles: VecDeque<Settle>,
     turns: FuturesUnordered<BoxFuture<'static, TurnEnd>>,
     peeks: Peeks,
+    wake: Wake,
     /// Jobs asked for by turns under way.
     asked: usize,
     /// Whether the last reserve left something behind.
     is_hot: bool,
     /// Set by a stop: nothing is reserved any more.
     is_draining: bool,
-    /// Set while Redis does not answer: no turn before then.
-    paused_until: Option<Instant>,
-    backoff: Duration,
+    redis: RedisState,
     /// Mean wall time of recent attempts, in microseconds.
     mean_us: f64,
     last_sweep: Instant,
@@ -186,11 +182,11 @@ impl Worker {
             settles: VecDeque::new(),
             turns: FuturesUnordered::new(),
             peeks,
+            wake: Wake::new(&store, options.queues.len(), &options.node),
             asked: 0,
             is_hot: true,
             is_draining: false,
-            paused_until: None,
-            backoff: BACKOFF_MIN,
+            redis: RedisState::new(),
             mean_us: 0.0,
             last_sweep: Instant::now(),
             last_check: None,
@@ -231,10 +227,12 @@ impl Worker {
             if self.is_draining && self.is_drained() {
                 break;
             }
+            let alarm = self.wake.alarm();
             tokio::select! {
                 biased;
                 Some(end) = self.turns.next(), if !self.turns.is_empty() => self.turn_ended(end),
                 end = self.peeks.next(), if self.peeks.is_waiting() => self.peek_ended(end),
+                end = self.wake.bells.next(), if self.wake.bells.is_waiting() => self.bell_rang(end),
                 () = self.completions.wait() => {
                     // The first of a batch: a moment later more of them settle at the price of one.
                     gathering = if self.completions.is_ripe() { None } else { gathering.or(Some(Instant::now() + GATHER)) };
@@ -247,8 +245,12 @@ impl Worker {
                     self.forget_mended();
                     self.sweep_when_due().await;
                 }
-                () = until(self.next_due), if self.next_due.is_some() => self.sweep_when_due().await,
-                () = until(self.paused_until), if self.paused_until.is_some() => self.paused_until = None,
+                // Paused, it would be due again and again and never made.
+                () = until(self.next_due), if self.next_due.is_some() && !self.redis.is_paused() => {
+                    self.sweep_when_due().await;
+                }
+                () = until(alarm), if alarm.is_some() => self.look_around(),
+                () = until(self.redis.paused_until), if self.redis.is_paused() => self.redis.paused_until = None,
                 Some(report) = self.reports.recv() => { self.progress.insert(report.lease.id.clone(), report); }
                 _ = progress.tick(), if !self.progress.is_empty() => self.write_progress().await,
                 () = until(drain_deadline), if drain_deadline.is_some() => {
@@ -263,7 +265,7 @@ impl Worker {
                 () = shutdown::requested(&mut stop), if !self.is_draining => {
                     self.is_draining = true;
                     drain_deadline = Some(Instant::now() + self.options.grace);
-                    self.begin_drain();
+                    self.begin_drain().await;
                 }
             }
         }
@@ -278,9 +280,11 @@ impl Worker {
         while self.may_turn() {
             self.send_turn();
         }
-        if !self.is_draining && !self.is_hot && self.paused_until.is_none() {
+        self.claim_promises();
+        if !self.is_draining && !self.is_hot && !self.redis.is_paused() {
             self.wait_for_pushes();
         }
+        self.note_room();
     }
 
     fn collect(&mut self) {
@@ -319,7 +323,7 @@ impl Worker {
     }
 
     fn may_turn(&self) -> bool {
-        if self.paused_until.is_some() || self.turns.len() >= TURNS_MAX {
+        if self.redis.is_paused() || self.turns.len() >= TURNS_MAX {
             return false;
         }
         let wants_jobs = self.is_hot && !self.is_draining && self.room() > 0;
@@ -377,7 +381,9 @@ impl Worker {
                     self.is_hot = reservation.jobs.len() >= request.limit as usize;
                     let taken = self.taken_in_order(&request, &reservation);
                     self.weights.served(&quotas, &taken);
+                    let n_taken = reservation.jobs.len();
                     self.take_in(reservation);
+                    self.turn_took(request.limit as usize, n_taken);
                 }
             }
             Err(error) => {
@@ -504,7 +510,7 @@ impl Worker {
         }
     }
 
-    fn begin_drain(&mut self) {
+    async fn begin_drain(&mut self) {
         tracing::info!(held = self.held.len(), "draining");
         self.peeks.stop();
         for job in self.unknown.take() {
@@ -512,6 +518,7 @@ impl Worker {
                 self.release(&job);
             }
         }
+        self.stop_watching().await;
     }
 
     /// The grace is over: what still runs is stopped, and released when its executor says so.

@@ -177,13 +177,16 @@ async fn a_peek_wakes_on_a_foreign_push() {
         .await;
         bench.foreign("q", "f", &[]).await;
     };
-    let (woken, ()) = tokio::join!(peek.wait(Duration::from_secs(10), &reserve), pushed);
+    let (woken, ()) = tokio::join!(peek.wait(Duration::from_secs(10), Some(&reserve)), pushed);
     let woken = woken.unwrap();
+    assert!(woken.has_woken);
+    let woken = woken.reservation.unwrap();
     assert_eq!(woken.jobs.iter().map(|job| job.id.to_string()).collect::<Vec<_>>(), ["f"]);
     assert_eq!(woken.jobs[0].token, reserve.token);
     // Nothing comes: it returns empty when its time is over.
     let reserve = Reserve { sweep: false, lease: LEASE, ..ask("q", 4) };
-    assert!(peek.wait(Duration::from_millis(50), &reserve).await.unwrap().jobs.is_empty());
+    let idle = peek.wait(Duration::from_millis(50), Some(&reserve)).await.unwrap();
+    assert!(!idle.has_woken && idle.reservation.unwrap().jobs.is_empty());
     bench.check().await;
 }
 
@@ -193,13 +196,13 @@ async fn a_peek_survives_a_script_flush_and_a_killed_connection() {
     let mut bench = Bench::on(&server).await;
     let mut peek = bench.store.peek("q");
     let short = Duration::from_millis(20);
-    peek.wait(short, &ask("q", 1)).await.unwrap();
+    peek.wait(short, Some(&ask("q", 1))).await.unwrap();
     bench.raw::<()>(&["SCRIPT", "FLUSH"]).await;
     bench.store.enqueue(&[job("a", "q")]).await.unwrap();
-    assert_eq!(peek.wait(short, &ask("q", 1)).await.unwrap().jobs.len(), 1);
+    assert_eq!(peek.wait(short, Some(&ask("q", 1))).await.unwrap().reservation.unwrap().jobs.len(), 1);
     bench.raw::<i64>(&["CLIENT", "KILL", "TYPE", "normal"]).await;
-    let failed = peek.wait(short, &ask("q", 1)).await;
-    assert!(failed.is_err() || failed.unwrap().jobs.is_empty());
+    let failed = peek.wait(short, Some(&ask("q", 1))).await;
+    assert!(failed.is_err() || failed.unwrap().reservation.unwrap().jobs.is_empty());
     bench.store.enqueue(&[job("b", "q")]).await.unwrap();
-    assert_eq!(peek.wait(short, &ask("q", 1)).await.unwrap().jobs.len(), 1);
+    assert_eq!(peek.wait(short, Some(&ask("q", 1))).await.unwrap().reservation.unwrap().jobs.len(), 1);
 }

@@ -2,8 +2,8 @@
 //! hears of it. And it can swap words of the requests, so that the server runs another script than the one it was asked
 //! to.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,6 +14,9 @@ pub struct Proxy {
     /// Answers that are still to be lost.
     to_lose: Arc<AtomicU32>,
     n_swapped: Arc<AtomicU32>,
+    n_connections: Arc<AtomicU32>,
+    /// Where new connections lead.
+    server: Arc<Mutex<String>>,
 }
 
 /// Words that are swapped on the way to the server, each for one of the same length.
@@ -28,28 +31,43 @@ impl Proxy {
     /// A proxy that swaps words in every request: hashes of scripts, which occur nowhere else.
     pub async fn swapping(url: &str, swaps: Swaps) -> Self {
         assert!(swaps.iter().all(|(from, to)| from.len() == to.len()), "a word and its place have one length");
-        let server = url.trim_start_matches("redis://").to_owned();
+        let server = Arc::new(Mutex::new(address(url)));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("redis://{}", listener.local_addr().expect("an address"));
         let to_lose = Arc::new(AtomicU32::new(0));
         let n_swapped = Arc::new(AtomicU32::new(0));
+        let n_connections = Arc::new(AtomicU32::new(0));
         let (lost, swapped, swaps) = (Arc::clone(&to_lose), Arc::clone(&n_swapped), Arc::new(swaps));
+        let (connections, target) = (Arc::clone(&n_connections), Arc::clone(&server));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect(&server).await else { continue };
+                connections.fetch_add(1, Ordering::SeqCst);
+                let target = target.lock().unwrap().clone();
+                let Ok(server) = TcpStream::connect(&target).await else { continue };
                 // Else a small packet waits for the acknowledgement of the one before.
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 let swapper = Swapper { swaps: Arc::clone(&swaps), n_swapped: Arc::clone(&swapped) };
                 tokio::spawn(carry(client, server, Arc::clone(&lost), swapper));
             }
         });
-        Self { url, to_lose, n_swapped }
+        Self { url, to_lose, n_swapped, n_connections, server }
     }
 
     /// The address to give to a store.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Leads new connections to another server; those that stand stay where they are.
+    pub fn point_at(&self, url: &str) {
+        *self.server.lock().unwrap() = address(url);
+    }
+
+    /// Connections made so far, to whichever server, also those it did not take.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.n_connections.load(Ordering::SeqCst)
     }
 
     /// Loses the next answer of the server, and closes that connection.
@@ -68,6 +86,10 @@ impl Proxy {
     pub fn swapped(&self) -> u32 {
         self.n_swapped.load(Ordering::SeqCst)
     }
+}
+
+fn address(url: &str) -> String {
+    url.trim_start_matches("redis://").to_owned()
 }
 
 /// Swaps words in a stream.

@@ -2,14 +2,30 @@
 -- Queues after the budget is used up are left for the next call, which the answer asks for.
 --
 -- KEYS     head.lua
--- ARGV     head.lua, nothing else
+-- A host that names itself is also told which lists it is to watch with a blocking peek, so that one push wakes one host
+-- of the fleet: the watch of a queue is a short lease in `watchers`, taken and renewed here.
+--
+-- ARGV     head.lua, then: who asks (one word, empty for nobody), 1 when it has room for jobs else 0
 -- Returns  now in milliseconds, revision, check of the jumpscript records, next due in milliseconds or empty,
---          reclaimed, promoted, dropped, 1 when more is due, set aside (4 entries each), broken queues (index and reason)
+--          reclaimed, promoted, dropped, 1 when more is due, set aside (4 entries each), broken queues (index and reason),
+--          indexes of the queues it watches, indexes of the queues that have ready jobs
 
 local BUDGET = 500
 -- Above this the records are told apart by their number only; a change by another program is then seen by its own
 -- publish of `workers:jumpscripts:rev`.
 local RECORDS_MAX = 500
+-- How long a watch lasts that is not renewed: two sweeps of a host, and a moment.
+local WATCH_MS = 4000
+local WATCHERS = PREFIX .. ':watchers'
+
+local session, has_room = take(), take() == '1'
+
+-- After FLUSHALL the prefix is marked again. It is the first write: a server that has become a replica is found out
+-- here, where nothing is written yet. Most other writes of a sweep would pass over its refusal.
+local marked = try('HSETNX', PREFIX .. ':meta', 'layout', LAYOUT)
+if type(marked) == 'table' and marked.err and find(marked.err, '^READONLY') then
+  return redis.error_reply(marked.err)
+end
 
 local broken, next_ms = {}, nil
 for _, q in ipairs(queues) do
@@ -33,8 +49,6 @@ for _, q in ipairs(queues) do
     end
   end
 end
--- After FLUSHALL the prefix is marked again.
-try('HSETNX', PREFIX .. ':meta', 'layout', LAYOUT)
 -- A queue that nobody has enqueued into through us is known from here on.
 for _, q in ipairs(queues) do
   try('SADD', QUEUES, q.name)
@@ -45,5 +59,36 @@ if type(check) == 'number' and check > 0 and check <= RECORDS_MAX then
 elseif type(check) == 'table' then
   check = 'broken'
 end
+
+-- Takes or renews the watch of a queue unless another host has it.
+local function watch(q)
+  local known = try('HGET', WATCHERS, q.name)
+  local ends, owner = match(type(known) == 'string' and known or '', '^(%d+) (%S+)$')
+  local left = ends and tonumber(ends) - now_ms or 0
+  -- An end further away than any lease was written before the clock was set back.
+  if owner ~= session and left > 0 and left <= WATCH_MS then
+    return false
+  end
+  if has_room then
+    -- A full Redis remembers no watch: better that several hosts watch than none.
+    try('HSET', WATCHERS, q.name, whole(now_ms + WATCH_MS) .. ' ' .. session)
+    if owner ~= session then
+      call('PUBLISH', WAKE, 'watch ' .. session .. ' ' .. q.name)
+    end
+  end
+  return true
+end
+
+local watched, waiting = {}, {}
+for _, q in ipairs(queues) do
+  if not q.trouble then
+    if session ~= '' and watch(q) then
+      watched[#watched + 1] = q.index
+    end
+    if call('LLEN', q.ready) > 0 then
+      waiting[#waiting + 1] = q.index
+    end
+  end
+end
 return { whole(now_ms), revision(), tostring(check), next_ms and whole(math.ceil(next_ms)) or '', swept.reclaimed,
-  swept.promoted, swept.dropped, swept.is_more, asides, broken }
+  swept.promoted, swept.dropped, swept.is_more, asides, broken, watched, waiting }
