@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock::format_duration;
 use crate::permissions::HTTP_PATTERNS_MAX;
-use crate::{config, effects, job, jumpscript, node, retry, sandbox, store, worker};
+use crate::{config, effects, job, jumpscript, maintenance, node, retry, sandbox, store, worker};
 
 /// The text of `docs/limits.md`.
 #[must_use]
@@ -59,6 +59,7 @@ fn of_hosts_and_jobs() -> Vec<Row> {
             "concurrency",
         ),
         ("most jobs that run at once", config::CONCURRENCY_MAX.to_string(), "refused at start", "concurrency"),
+        ("between two looks for lost jobs, in a fleet", time(maintenance::RECONCILE_PERIOD), "-", ""),
         ("queues of one host", config::QUEUES_MAX.to_string(), "refused at start", "queues"),
         ("weight of a queue", config::WEIGHT_MAX.to_string(), "refused at start", "queues"),
         ("lease", time(config::LEASE), "the job goes to another host", "lease"),

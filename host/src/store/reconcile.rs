@@ -21,9 +21,9 @@ use super::{Error, SetAside, Store, turn};
 use crate::job::{ID_BYTES_MAX, JobId, JobState, check_name};
 
 /// Entries of a structure, or keys, that one command looks at.
-const SLICE: usize = 500;
+const SLICE: usize = 250;
 /// Rows that one script looks at.
-const ROWS_MAX: usize = 100;
+const ROWS_MAX: usize = 50;
 /// Jobs that one script puts back: it may look through both ends of a long list for each.
 const BACK_MAX: usize = 5;
 /// Jobs that are looked at a second time in one pass; more are left for the next one.
@@ -42,7 +42,7 @@ pub struct Pace {
 }
 
 impl Default for Pace {
-    /// Slow enough to go unnoticed: 500 entries every 20 ms.
+    /// Slow enough to go unnoticed: 250 entries every 20 ms.
     fn default() -> Self {
         Self { grace: Duration::from_secs(60), pause: Duration::from_millis(20), done_ttl: crate::config::DONE_TTL }
     }

@@ -239,7 +239,7 @@ async fn a_pass_over_a_long_backlog_is_made_of_short_calls() {
         let line = stats.lines().find(|line| line.starts_with(&format!("cmdstat_{name}:"))).unwrap_or_default();
         line.split("calls=").nth(1).and_then(|rest| rest.split(',').next()).map_or(0, |n| n.parse::<u64>().unwrap())
     };
-    assert!(calls("evalsha") >= 500, "rows are looked at a hundred at a time: {stats}");
+    assert!(calls("evalsha") >= 500, "rows are looked at in slices: {stats}");
     assert!(calls("lrange") >= 200, "lists are read in slices, twice: {stats}");
 }
 

@@ -272,17 +272,25 @@ async fn a_redis_that_keeps_nothing_on_disk_is_amber() {
 /// Bad inputs Q30 and Q31, and their sisters: the hash is left as it is, the other hashes go on.
 async fn wrong_type(node: &Node, raw: &mut redis::aio::MultiplexedConnection, prefix: &str, key: &str, other: &str) {
     let full = format!("{prefix}:{key}");
-    let _: () = raw.del(&full).await.unwrap();
-    let _: () = raw.set(&full, "mine").await.unwrap();
+    let kind = if key.ends_with("status") { "list" } else { "string" };
+    // In one step: the node writes its hash again at any moment.
+    let mut pipe = redis::pipe();
+    pipe.atomic().del(&full);
+    if kind == "list" {
+        pipe.rpush(&full, "mine")
+    } else {
+        pipe.set(&full, "mine")
+    };
+    let _: () = pipe.query_async(raw).await.unwrap();
     let text = wait_until(&format!("{key} is told"), LIMIT, async || {
         node.board.nudge();
         let (state, text) = node.check("hashes")?;
         (state == State::Error && text.contains(&full)).then_some(text)
     })
     .await;
-    assert!(text.contains("is a string, must be a hash"), "{text}");
-    let kept: String = raw.get(&full).await.unwrap();
-    assert_eq!(kept, "mine");
+    assert!(text.contains(&format!("is a {kind}, must be a hash")), "{text}");
+    let kept: String = redis::cmd("TYPE").arg(&full).query_async(raw).await.unwrap();
+    assert_eq!(kept, kind);
     let other = format!("{prefix}:{other}");
     let _: () = raw.del(&other).await.unwrap();
     let reader = raw.clone();
