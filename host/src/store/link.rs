@@ -2,16 +2,19 @@
 //!
 //! Invariant: a call either answers within its deadline or returns an error that names the address. After a failed
 //! attempt to connect the next one waits a little, longer each time, so that a dead server is not hammered.
+//! Invariant: connections are made in a task of their own, and no lock is held across an await: a caller whose future
+//! is not polled for a while keeps no other caller waiting.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value,
 };
-use tokio::sync::Mutex;
 
 use super::{Error, Options};
 
@@ -34,9 +37,14 @@ pub(super) struct Link {
     generation: AtomicU64,
 }
 
+/// A connection and its number.
+type Numbered = (u64, MultiplexedConnection);
+
 #[derive(Default)]
 struct State {
-    connection: Option<(u64, MultiplexedConnection)>,
+    connection: Option<Numbered>,
+    /// A connection that is being made.
+    connecting: Option<Shared<BoxFuture<'static, Result<Numbered, Error>>>>,
     failures: u32,
     not_before: Option<Instant>,
 }
@@ -116,44 +124,71 @@ impl Link {
         }
     }
 
-    async fn connection(&self) -> Result<(u64, MultiplexedConnection), Error> {
-        let mut state = self.state.lock().await;
-        if let Some((generation, connection)) = &state.connection {
-            return Ok((*generation, connection.clone()));
-        }
-        if let Some(not_before) = state.not_before {
-            tokio::time::sleep_until(not_before.into()).await;
-        }
-        match self.own().await {
-            Ok(connection) => {
-                let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-                *state = State { connection: Some((generation, connection.clone())), ..State::default() };
-                Ok((generation, connection))
-            }
-            Err(error) => {
-                let pause = BACKOFF_FIRST.saturating_mul(1 << state.failures.min(10)).min(BACKOFF_LAST);
-                state.failures = state.failures.saturating_add(1);
-                state.not_before = Some(Instant::now() + with_jitter(pause));
-                Err(error)
-            }
-        }
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change of the state is a single assignment, so a poisoned lock still guards good data.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn give_up(&self, generation: u64) {
-        let mut state = self.state.lock().await;
+    async fn connection(self: &Arc<Self>) -> Result<Numbered, Error> {
+        let connecting = {
+            let mut state = self.state();
+            if let Some(connection) = &state.connection {
+                return Ok(connection.clone());
+            }
+            state.connecting.get_or_insert_with(|| self.connect()).clone()
+        };
+        connecting.await
+    }
+
+    /// Makes the connection, in a task of its own.
+    fn connect(self: &Arc<Self>) -> Shared<BoxFuture<'static, Result<Numbered, Error>>> {
+        let link = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let not_before = link.state().not_before;
+            if let Some(not_before) = not_before {
+                tokio::time::sleep_until(not_before.into()).await;
+            }
+            let result = link.own().await;
+            let mut state = link.state();
+            state.connecting = None;
+            match result {
+                Ok(connection) => {
+                    let generation = link.generation.fetch_add(1, Ordering::Relaxed) + 1;
+                    *state = State { connection: Some((generation, connection.clone())), ..State::default() };
+                    Ok((generation, connection))
+                }
+                Err(error) => {
+                    let pause = BACKOFF_FIRST.saturating_mul(1 << state.failures.min(10)).min(BACKOFF_LAST);
+                    state.failures = state.failures.saturating_add(1);
+                    state.not_before = Some(Instant::now() + with_jitter(pause));
+                    Err(error)
+                }
+            }
+        });
+        let link = Arc::clone(self);
+        let ended = async move { task.await.unwrap_or_else(|error| Err(link.unreachable(error.to_string()))) };
+        ended.boxed().shared()
+    }
+
+    fn give_up(&self, generation: u64) {
+        let mut state = self.state();
         if state.connection.as_ref().is_some_and(|(current, _)| *current == generation) {
             state.connection = None;
         }
     }
 
     /// One command. `what` is for error texts.
-    pub(super) async fn command(&self, what: &'static str, command: &Cmd) -> Result<Value, Error> {
+    pub(super) async fn command(self: &Arc<Self>, what: &'static str, command: &Cmd) -> Result<Value, Error> {
         let (generation, mut connection) = self.ready().await?;
         self.answer(what, generation, send(&mut connection, command)).await
     }
 
     /// Several commands in one round trip; an error of one of them is an error of all.
-    pub(super) async fn pipeline(&self, what: &'static str, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+    pub(super) async fn pipeline(
+        self: &Arc<Self>,
+        what: &'static str,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Value>, Error> {
         let (generation, mut connection) = self.ready().await?;
         let sent = connection.send_packed_commands(pipeline, 0, pipeline.len());
         let values = self.answer(what, generation, sent).await?;
@@ -161,7 +196,7 @@ impl Link {
             if let Value::ServerError(error) = value {
                 let error = error.clone().into();
                 if is_gone(&error) {
-                    self.give_up(generation).await;
+                    self.give_up(generation);
                 }
                 return Err(self.error(what, &error));
             }
@@ -170,7 +205,12 @@ impl Link {
     }
 
     /// A script: by its hash, and with its text when the server does not know it (restart, failover, SCRIPT FLUSH).
-    pub(super) async fn script(&self, what: &'static str, script: &Script, command: &Cmd) -> Result<Value, Error> {
+    pub(super) async fn script(
+        self: &Arc<Self>,
+        what: &'static str,
+        script: &Script,
+        command: &Cmd,
+    ) -> Result<Value, Error> {
         let (generation, mut connection) = self.ready().await?;
         let sent = async {
             match send(&mut connection, command).await {
@@ -185,7 +225,7 @@ impl Link {
     }
 
     /// The connection, made when there is none.
-    async fn ready(&self) -> Result<(u64, MultiplexedConnection), Error> {
+    async fn ready(self: &Arc<Self>) -> Result<Numbered, Error> {
         let limit = self.connect_timeout.saturating_add(BACKOFF_LAST);
         match tokio::time::timeout(limit, self.connection()).await {
             Ok(result) => result,
@@ -204,13 +244,13 @@ impl Link {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 if is_gone(&error) {
-                    self.give_up(generation).await;
+                    self.give_up(generation);
                 }
                 Err(self.error(what, &error))
             }
             Err(_) => {
                 // The answer may still come; a fresh connection keeps others from waiting behind it.
-                self.give_up(generation).await;
+                self.give_up(generation);
                 Err(Error::TimedOut { address: self.address.clone(), what, after: self.command_timeout })
             }
         }

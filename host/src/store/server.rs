@@ -2,6 +2,8 @@
 //!
 //! Invariant: what endangers jobs is refused with the remedy; what only weakens the promise becomes a note.
 
+use std::sync::Arc;
+
 use redis::Value;
 
 use super::Error;
@@ -13,7 +15,7 @@ use super::link::Link;
 pub(super) const LAYOUT: u32 = 1;
 
 /// Checks the server and the prefix; answers what an operator should know.
-pub(super) async fn check(link: &Link, keys: &Keys) -> Result<Vec<String>, Error> {
+pub(super) async fn check(link: &Arc<Link>, keys: &Keys) -> Result<Vec<String>, Error> {
     let info = text(link, "a greeting", redis::cmd("INFO").arg("server")).await?;
     let version = info_value(&info, "redis_version").ok_or_else(|| Error::NotRedis {
         address: link.address().to_owned(),
@@ -58,7 +60,7 @@ pub(super) async fn check(link: &Link, keys: &Keys) -> Result<Vec<String>, Error
 }
 
 /// Refuses a prefix that a newer wasmhost laid out; marks a new one.
-async fn check_layout(link: &Link, keys: &Keys) -> Result<(), Error> {
+async fn check_layout(link: &Arc<Link>, keys: &Keys) -> Result<(), Error> {
     let mut pipeline = redis::pipe();
     pipeline.cmd("HSETNX").arg(keys.meta()).arg("layout").arg(LAYOUT);
     pipeline.cmd("HGET").arg(keys.meta()).arg("layout");
@@ -82,7 +84,7 @@ async fn check_layout(link: &Link, keys: &Keys) -> Result<(), Error> {
     }
 }
 
-async fn text(link: &Link, what: &'static str, command: &mut redis::Cmd) -> Result<String, Error> {
+async fn text(link: &Arc<Link>, what: &'static str, command: &mut redis::Cmd) -> Result<String, Error> {
     match link.command(what, command).await? {
         Value::BulkString(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Value::SimpleString(text) | Value::VerbatimString { text, .. } => Ok(text),

@@ -75,3 +75,21 @@ async fn a_publish_whose_answer_was_lost_is_published_once() {
     assert_eq!(published.digest, wasmhost::jumpscript::Digest::of(b"two"));
     assert_eq!(bench.store.index().await.unwrap().rev, published.rev, "one revision, not two");
 }
+
+/// The worker's loop awaits one call while others of its calls stand still.
+#[tokio::test]
+async fn a_call_that_stands_still_keeps_no_other_from_a_new_connection() {
+    let server = RedisServer::start();
+    let (store, _) = server.store().await;
+    let mut raw = server.raw().await;
+    redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal"]).exec_async(&mut raw).await.unwrap();
+    store.ping().await.unwrap_err();
+    let calls = [store.queues(), store.queues()];
+    let mut calls = calls.map(Box::pin);
+    for call in &mut calls {
+        // Polled once: it has begun to connect, or waits for the one that does.
+        tokio::select! { biased; _ = call => panic!("a call without a connection ended"), () = std::future::ready(()) => {} }
+    }
+    let ping = tokio::time::timeout(std::time::Duration::from_secs(4), store.ping()).await;
+    ping.expect("the connection does not wait for calls that nobody polls").unwrap();
+}
