@@ -6,6 +6,7 @@ use wasmhost::job::{JobId, Reserved};
 use wasmhost::store::{Lease, Lost, Settled, Store};
 
 use super::{Bench, LEASE, done, end, job, take, take_one};
+use crate::support::redis::RedisServer;
 
 fn lease(job: &Reserved) -> Lease {
     Lease { id: job.id.clone(), queue: job.queue.clone(), token: job.token.clone() }
@@ -105,4 +106,19 @@ async fn progress_is_noted_only_by_the_holder() {
     assert_eq!(bench.at(2).progress(&stranger, 99, "").await.unwrap(), Settled::LeaseLost(Lost::Mismatch));
     assert_eq!(bench.at(30_000).progress(&held, 99, "").await.unwrap(), Settled::LeaseLost(Lost::Expired));
     assert_eq!(bench.field("a", "progress").await, "40");
+}
+
+#[tokio::test]
+async fn a_full_server_still_extends_leases() {
+    let server = RedisServer::start();
+    let mut bench = Bench::on(&server).await;
+    bench.at(0).enqueue(&[job("a", "q"), job("b", "q")]).await.unwrap();
+    let reserved = take(&bench.at(0), "q", 2).await;
+    bench.raw::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let leases: Vec<Lease> = reserved.iter().map(lease).collect();
+    let extended = bench.at(20_000).extend(&leases, LEASE).await.unwrap();
+    assert_eq!(extended, [Settled::Applied, Settled::Applied]);
+    bench.raw::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    assert!(take(&bench.at(49_999), "q", 1).await.is_empty(), "twenty seconds past the first end");
+    bench.check().await;
 }

@@ -13,8 +13,8 @@ for n = 1, take_number() do
   local answer = trouble(q) or fence(q, JOB .. id, id, token, false)
   if not answer then
     answer = 0
-    call('HSET', JOB .. id, 'lease_expires_at_nano', expires)
-    q.leases = q.leases or {}
+    q.held, q.leases = q.held or {}, q.leases or {}
+    q.held[#q.held + 1] = id
     q.leases[#q.leases + 1], q.leases[#q.leases + 2] = score, id
   elseif answer == REPEATED then
     -- It has ended; there is nothing to extend.
@@ -24,6 +24,11 @@ for n = 1, take_number() do
 end
 for _, q in ipairs(queues) do
   if q.leases then
+    -- Freed first: a full Redis refuses a script whose first write takes memory, and running jobs would lose their lease.
+    call('ZREM', q.inflight, unpack(q.held))
+    for _, id in ipairs(q.held) do
+      call('HSET', JOB .. id, 'lease_expires_at_nano', expires)
+    end
     call('ZADD', q.inflight, unpack(q.leases))
   end
 end
