@@ -410,8 +410,11 @@ impl Worker {
             tracing::warn!(job = %aside.id, queue = %aside.queue, reason = %aside.reason, "record set aside");
         }
         self.saw_broken(&reservation.broken);
-        self.saw_revision(reservation.rev);
-        self.due_at(reservation.next_due_ms, reservation.now_ms);
+        // Else it is the answer of a turn that was repeated without its reserve: it says nothing.
+        if reservation.now_ms > 0 {
+            self.saw_revision(reservation.rev);
+            self.due_at(reservation.next_due_ms, reservation.now_ms);
+        }
         for job in reservation.jobs {
             self.start(job);
         }
