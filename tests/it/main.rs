@@ -16,6 +16,7 @@ mod sandbox;
 mod scripts_folder;
 mod support;
 mod tidy;
+mod torture;
 mod wake;
 mod watch;
 mod worker;
