@@ -29,6 +29,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A job cannot be scheduled for later than this much time from now.
 pub const RUN_AT_YEARS_MAX: u64 = 100;
+/// The highest priority, served first; 0 is the lowest, and comes before jobs without a priority.
+pub const PRIORITY_MAX: u8 = 9;
 /// The queue of a job that names none.
 pub const QUEUE: &str = "default";
 
@@ -234,6 +236,12 @@ pub struct NewJob {
     pub pin: Option<Digest>,
     /// Free name and value pairs that travel with the job.
     pub metadata: Vec<(String, String)>,
+    /// 0 to [`PRIORITY_MAX`]: served before all jobs without one, the highest first.
+    pub priority: Option<u8>,
+    /// Whose limits it counts against: a queue's limits by key hold for all jobs of the same key together.
+    pub limit_key: Option<String>,
+    /// A job cancels the jobs of its queue with the same key that still wait.
+    pub supersede_key: Option<String>,
 }
 
 impl NewJob {
@@ -252,6 +260,9 @@ impl NewJob {
             idempotency_key: None,
             pin: None,
             metadata: Vec::new(),
+            priority: None,
+            limit_key: None,
+            supersede_key: None,
         }
     }
 
@@ -262,8 +273,17 @@ impl NewJob {
     pub fn check(&self) -> Result<(), String> {
         check_name("queue", &self.queue)?;
         check_name("type", &self.job_type)?;
-        if let Some(key) = &self.idempotency_key {
-            check_name("idempotency key", key)?;
+        for (what, key) in [
+            ("idempotency key", &self.idempotency_key),
+            ("limit key", &self.limit_key),
+            ("supersede key", &self.supersede_key),
+        ] {
+            if let Some(key) = key {
+                check_name(what, key)?;
+            }
+        }
+        if let Some(priority) = self.priority.filter(|priority| *priority > PRIORITY_MAX) {
+            return Err(format!("the priority is {priority}, must be between 0 and {PRIORITY_MAX}"));
         }
         if let Some(id) = &self.id {
             let text = std::str::from_utf8(id.as_bytes()).map_err(|_| format!("id `{id}` is not UTF-8"))?;

@@ -78,7 +78,7 @@ impl From<crate::store::Error> for Failure {
         use crate::store::Error;
         let code = match &error {
             Error::Unreachable { .. } | Error::TimedOut { .. } => AWAY,
-            Error::Full { .. } | Error::Claimed { .. } | Error::Server { .. } => FAILED,
+            Error::Full { .. } | Error::QueueFull(_) | Error::Claimed { .. } | Error::Server { .. } => FAILED,
             Error::Url { .. }
             | Error::Login { .. }
             | Error::NotRedis { .. }

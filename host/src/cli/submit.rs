@@ -42,6 +42,15 @@ pub(super) struct SubmitArgs {
     /// Two jobs of a queue with the same key are one
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// 0 to 9: before all jobs without one, 9 first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
+    priority: Option<u8>,
+    /// Whose limits it counts against (`wasmhost queues set`)
+    #[arg(long, value_name = "KEY")]
+    limit_key: Option<String>,
+    /// Cancel the jobs of the queue with the same key that still wait
+    #[arg(long, value_name = "KEY")]
+    supersede_key: Option<String>,
     /// Name and value that travel with the job (repeatable)
     #[arg(long = "metadata", value_name = "NAME=VALUE", value_parser = parse_pair)]
     metadata: Vec<(String, String)>,
@@ -80,6 +89,9 @@ pub(super) async fn run(global: Global, args: SubmitArgs) -> Result<ExitCode, Fa
         idempotency_key: args.idempotency_key,
         pin: args.pin,
         metadata: args.metadata,
+        priority: args.priority,
+        limit_key: args.limit_key,
+        supersede_key: args.supersede_key,
         ..NewJob::new(args.queue, args.job_type, payload)
     };
     job.check().map_err(Failure::usage)?;

@@ -80,6 +80,9 @@ pub enum Error {
         /// The newest layout this program knows.
         known: u32,
     },
+    /// A queue has as many waiting jobs as it may have; nothing was written.
+    #[error("{0}; nothing was written")]
+    QueueFull(String),
     /// The server's memory is full; nothing was written.
     #[error("Redis at `{address}` is full (maxmemory): {what} was refused, nothing was written")]
     Full {
@@ -132,6 +135,7 @@ impl Error {
             Self::TooOld { .. } => "use Redis 6.2 or newer, or Valkey".to_owned(),
             Self::Evicts { .. } => "run `redis-cli config set maxmemory-policy noeviction`".to_owned(),
             Self::NewerLayout { .. } => "use a wasmhost of that layout, or another --prefix".to_owned(),
+            Self::QueueFull(_) => "wait until it drains, or raise its `capacity` with `wasmhost queues set`".to_owned(),
             Self::Full { .. } => "raise maxmemory, or let the queues drain; acknowledgements still pass".to_owned(),
             Self::Claimed { word, .. } => {
                 format!("remove `{word}` from `types` in one of the two manifests, or name the job's type in full")
@@ -144,6 +148,6 @@ impl Error {
     /// Whether the same call may succeed later without anybody doing anything about it.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Full { .. })
+        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Full { .. } | Self::QueueFull(_))
     }
 }

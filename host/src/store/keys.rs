@@ -39,11 +39,11 @@ pub const TABLE: &[Row] = &[
         "{prefix}:job:{id}",
         "hash",
         "the job. From the producer: type queue payload status created_at_nano, and where given run_at_nano timeout_nano \
-         max_attempts idempotency_key content_type pin metadata. While it lives: attempts deliveries lease_token \
-         lease_expires_at_nano digest node last_error error_kind failed_at_nano progress progress_message. At its end: \
+         max_attempts idempotency_key content_type pin metadata priority limit_key supersede_key. While it lives: attempts deliveries lease_token \
+         lease_expires_at_nano digest node last_error error_kind failed_at_nano progress progress_message limit_paid. At its end: \
          result result_type finished_at_nano done_token usage (wall µs, CPU µs, peak memory in bytes) log dlq_reason dlq_failed_at_nano",
-        "enqueue, turn, extend, sweep, progress, requeue; other producers",
-        "done: 24 h; dead: as its place in the DLQ; else until it ends",
+        "enqueue, turn, extend, sweep, progress, requeue, cancel; other producers",
+        "done, cancelled: 24 h; dead: as its place in the DLQ; else until it ends",
     ),
     row(
         "{prefix}:queue:{queue}:ready",
@@ -97,8 +97,8 @@ pub const TABLE: &[Row] = &[
     row(
         "{prefix}:queue:{queue}:counters",
         "hash",
-        "totals: done retried dead reclaimed set_aside dlq_dropped",
-        "turn, sweep",
+        "totals: done retried dead reclaimed set_aside dlq_dropped cancelled dropped; parked: how many are parked now",
+        "turn, sweep, cancel, enqueue",
         "one per queue",
     ),
     row(
@@ -115,6 +115,56 @@ pub const TABLE: &[Row] = &[
          until then",
         "sweep, ring",
         "one field per queue; removed on a clean stop",
+    ),
+    row(
+        "{prefix}:queue:{queue}:prio:{n}",
+        "list",
+        "ids of jobs with priority n (0 to 9) that wait for a worker; 9 is served first, `ready` last",
+        "enqueue, turn, sweep, requeue",
+        "as many jobs as wait",
+    ),
+    row(
+        "{prefix}:queue:{queue}:cancelled",
+        "list",
+        "ids of cancelled jobs, the newest at the tail",
+        "cancel, enqueue",
+        "10,000 per queue; 24 h after the last one",
+    ),
+    row(
+        "{prefix}:queue:{queue}:settings",
+        "hash",
+        "paused (Unix nanoseconds since when) concurrency key_concurrency key_rate key_rate_ms key_order capacity on_full; \
+         priorities: the digits in use",
+        "set_queue, enqueue",
+        "one per queue",
+    ),
+    row(
+        "{prefix}:queue:{queue}:keys",
+        "hash",
+        "limit key -> jobs that run, jobs that are parked, Unix milliseconds of its next start at a steady rate",
+        "turn, sweep, cancel",
+        "a field while jobs of the key run, wait or came too fast",
+    ),
+    row(
+        "{prefix}:queue:{queue}:slots",
+        "hash",
+        "id -> limit key of every job that counts as running",
+        "turn, sweep, cancel",
+        "a field while the job runs",
+    ),
+    row(
+        "{prefix}:queue:{queue}:parked:{key}",
+        "list",
+        "ids of jobs that wait until a job of their limit key ends",
+        "turn, sweep, cancel",
+        "as many jobs as wait",
+    ),
+    row(
+        "{prefix}:latest:{queue}:{key}",
+        "string",
+        "the id of the newest job with this supersede key",
+        "enqueue, turn (effects)",
+        "7 days",
     ),
     row(
         "{prefix}:queues",
@@ -135,8 +185,9 @@ pub const TABLE: &[Row] = &[
         "{prefix}:wake",
         "-",
         "channel: `due MS` when something is due earlier than before, `rev N` after a publish, `watch SESSION QUEUE` when \
-         another host watches a queue",
-        "enqueue, turn, publish, sweep",
+         another host watches a queue, `push QUEUE` when a queue that hosts hold back from has jobs or room again, \
+         `cancel ID` when a running job was cancelled",
+        "enqueue, turn, publish, sweep, cancel, set_queue",
         "-",
     ),
     row(
@@ -243,7 +294,8 @@ pub const TABLE: &[Row] = &[
 ];
 
 /// Queue structures in the order in which scripts get them (`lua/head.lua`).
-const PARTS: [&str; 7] = ["ready", "scheduled", "inflight", "done", "dlq", "aside", "counters"];
+pub(super) const PARTS: [&str; 11] =
+    ["ready", "scheduled", "inflight", "done", "dlq", "aside", "counters", "cancelled", "settings", "keys", "slots"];
 
 /// The keys of one prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -286,7 +338,7 @@ impl Keys {
 
     /// The structures of a queue, in the order of `lua/head.lua`.
     #[must_use]
-    pub fn queue(&self, queue: &str) -> [String; 7] {
+    pub fn queue(&self, queue: &str) -> [String; PARTS.len()] {
         PARTS.map(|part| format!("{}:queue:{queue}:{part}", self.prefix))
     }
 

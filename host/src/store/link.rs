@@ -305,6 +305,7 @@ impl Link {
             (_, "OOM") => Error::Full { address, what },
             (_, "NOAUTH" | "WRONGPASS" | "NOPERM") => Error::Login { address, reason: login_words(error) },
             (ErrorKind::Parse, _) => Error::NotRedis { address, reason: words(error) },
+            (_, "QUEUEFULL") => Error::QueueFull(error.detail().unwrap_or("the queue is full").to_owned()),
             (_, "REFUSED") => {
                 Error::Server { address, what, reason: error.detail().unwrap_or("no reason given").to_owned() }
             }

@@ -7,6 +7,7 @@
 //! Next: `keys` for what lies where, `turn` for the hot path, `lua/` for the transitions themselves.
 
 mod bell;
+mod cancel;
 pub mod embedded;
 mod enqueue;
 mod error;
@@ -16,6 +17,7 @@ mod link;
 mod measure;
 pub mod node;
 mod peek;
+mod queue_settings;
 mod reconcile;
 mod records;
 mod requeue;
@@ -31,10 +33,12 @@ use self::keys::Keys;
 use self::link::Link;
 
 pub use self::bell::{Bell, Ring};
+pub use self::cancel::Cancelled;
 pub use self::enqueue::Enqueued;
 pub use self::error::Error;
 pub use self::jumpscripts::{Adopted, Index, NewJumpscript, Published};
 pub use self::peek::{Peek, PeekStop, Peeked, Signal, Signals};
+pub use self::queue_settings::{OnFull, QueueChange, QueueSettings};
 pub use self::reconcile::{Pace, PutBack, Reconciled};
 pub use self::records::{JobRecord, Page, QueueInfo};
 pub use self::requeue::Requeued;
@@ -58,6 +62,10 @@ pub const DLQ_MAX: u32 = 10_000;
 pub const DLQ_DAYS: u32 = 30;
 /// Entries of a queue's list of ids that were set aside.
 pub const ASIDE_MAX: u32 = 1000;
+/// Ids that a queue's list of cancelled jobs keeps.
+pub const CANCELLED_MAX: u32 = 10_000;
+/// Hours a cancelled job's row is kept.
+pub const CANCELLED_HOURS: u32 = 24;
 /// Days an idempotency key is remembered.
 pub const IDEMPOTENCY_DAYS: u32 = 7;
 /// Hand-outs of a job whose workers are lost, at least; more when it has more attempts.

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use redis::{Cmd, ToRedisArgs, Value};
 
-use super::keys::Keys;
+use super::keys::{Keys, PARTS};
 use super::link::Script;
 use super::{Error, Store};
 use crate::clock::Timestamp;
@@ -19,21 +19,34 @@ macro_rules! script {
     };
 }
 
-script!(ENQUEUE, "write_job.lua", "enqueue.lua");
-script!(TURN, "write_job.lua", "effects.lua", "fence.lua", "settle.lua", "due.lua", "reserve.lua", "turn.lua");
+script!(ENQUEUE, "limits.lua", "withdraw.lua", "write_job.lua", "enqueue.lua");
+script!(
+    TURN,
+    "limits.lua",
+    "withdraw.lua",
+    "write_job.lua",
+    "effects.lua",
+    "fence.lua",
+    "settle.lua",
+    "due.lua",
+    "reserve.lua",
+    "turn.lua"
+);
 script!(EXTEND, "fence.lua", "extend.lua");
 script!(PROGRESS, "fence.lua", "progress.lua");
-script!(SWEEP, "due.lua", "sweep.lua");
+script!(SWEEP, "limits.lua", "due.lua", "sweep.lua");
 script!(RING, "ring.lua");
 script!(PUBLISH, "routes.lua", "publish.lua");
 script!(ADOPT, "routes.lua", "adopt.lua");
 script!(DROP_UNUSED, "routes.lua", "drop_unused.lua");
 script!(REQUEUE, "requeue.lua");
+script!(CANCEL, "limits.lua", "withdraw.lua", "cancel.lua");
+script!(SET_QUEUE, "set_queue.lua");
 script!(LIST, "list.lua");
 script!(QUEUES, "queues.lua");
 script!(ROWS, "marks.lua", "rows.lua");
 script!(ENTRIES, "entries.lua");
-script!(RECONCILE, "marks.lua", "reconcile.lua");
+script!(RECONCILE, "limits.lua", "marks.lua", "reconcile.lua");
 
 /// The queues of one call, each once; scripts name them by their place, from 1.
 #[derive(Default)]
@@ -66,7 +79,7 @@ impl Call {
     /// The head: keys and queues. `more` are keys behind the queues' (scripts that take any have no queues).
     pub(super) fn new(script: &Script, keys: &Keys, at: Option<Timestamp>, lanes: &Lanes<'_>, more: &[String]) -> Self {
         let mut command = redis::cmd("EVALSHA");
-        command.arg(script.get_hash()).arg(7 + lanes.0.len() * 7 + more.len());
+        command.arg(script.get_hash()).arg(7 + lanes.0.len() * PARTS.len() + more.len());
         command
             .arg(keys.prefix())
             .arg(keys.wake())
@@ -121,6 +134,11 @@ impl Call {
         if let Some(digest) = &job.pin {
             add("pin", digest.to_string());
         }
+        if let Some(priority) = job.priority {
+            add("priority", priority.to_string());
+        }
+        add("limit_key", job.limit_key.clone().unwrap_or_default());
+        add("supersede_key", job.supersede_key.clone().unwrap_or_default());
         if !job.metadata.is_empty() {
             add("metadata", metadata_text(&job.metadata));
         }
@@ -272,6 +290,8 @@ mod tests {
             ("DLQ_DAYS", u64::from(store::DLQ_DAYS)),
             ("DONE_MAX", u64::from(store::DONE_MAX)),
             ("ASIDE_MAX", u64::from(store::ASIDE_MAX)),
+            ("CANCELLED_MAX", u64::from(store::CANCELLED_MAX)),
+            ("CANCELLED_HOURS", u64::from(store::CANCELLED_HOURS)),
             ("ID_MAX", job::ID_BYTES_MAX as u64),
             ("NAME_MAX", job::NAME_BYTES_MAX as u64),
             ("PAYLOAD_MAX", job::PAYLOAD_BYTES_MAX as u64),

@@ -73,7 +73,7 @@ impl Store {
             dropped: reply.count()?,
             is_more: reply.count()? == 1,
             set_aside: turn::set_aside(reply.nested()?, &lanes)?,
-            broken: turn::broken(reply.nested()?, &lanes)?,
+            broken: turn::reasons(reply.nested()?, &lanes)?,
         };
         let is_ours = marked(reply.nested()?, &places)?;
         let has_ready = marked(reply.nested()?, &places)?;

@@ -63,6 +63,10 @@ pub struct Reservation {
     pub set_aside: Vec<SetAside>,
     /// Queues that cannot be served, with the reason; the others were.
     pub broken: Vec<(String, String)>,
+    /// Queues that give nothing at the moment, because they are paused or their concurrency is used up.
+    pub closed: Vec<String>,
+    /// Whether more jobs may be waiting in the queues that are open: ask again at once when there is room.
+    pub is_more: bool,
     /// The revision of the published jumpscripts; compare for equality only. 0 when nothing is published.
     pub rev: u64,
     /// When something becomes due in these queues; only known when [`Reserve::sweep`] was asked for.
@@ -266,8 +270,10 @@ impl Store {
             taken_per_queue.push(taken.count()?);
         }
         let set_aside = set_aside(reply.nested()?, lanes)?;
-        let broken = broken(reply.nested()?, lanes)?;
-        Ok(Reservation { jobs, taken_per_queue, set_aside, broken, rev, next_due_ms, now_ms })
+        let broken = reasons(reply.nested()?, lanes)?;
+        let closed = reasons(reply.nested()?, lanes)?.into_iter().map(|(queue, _)| queue).collect();
+        let is_more = reply.count()? == 1;
+        Ok(Reservation { jobs, taken_per_queue, set_aside, broken, closed, is_more, rev, next_due_ms, now_ms })
     }
 
     fn reserved(
@@ -585,8 +591,8 @@ pub(super) fn set_aside(mut reply: Reply, lanes: &Lanes<'_>) -> Result<Vec<SetAs
     Ok(found)
 }
 
-/// The broken queues of a script.
-pub(super) fn broken(mut reply: Reply, lanes: &Lanes<'_>) -> Result<Vec<(String, String)>, Error> {
+/// Queues and reasons as a script answers them.
+pub(super) fn reasons(mut reply: Reply, lanes: &Lanes<'_>) -> Result<Vec<(String, String)>, Error> {
     let mut found = Vec::new();
     while !reply.is_empty() {
         found.push((lanes.name(reply.count()? as usize), reply.text()?));

@@ -2,6 +2,7 @@
 
 mod ack;
 mod bad_records;
+mod cancel;
 mod corpus;
 mod e2e;
 mod effects;
@@ -9,6 +10,7 @@ mod enqueue;
 mod extend_lease;
 mod fail;
 mod jumpscripts;
+mod limits;
 mod lost_answers;
 mod mixed;
 mod model;

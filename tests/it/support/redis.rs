@@ -296,9 +296,13 @@ pub async fn assert_consistent(raw: &mut MultiplexedConnection, prefix: &str) {
             wrong.push(format!("key `{key}` is not in the table of keys"));
         }
         let Some(structure) = key.strip_prefix(&format!("{prefix}:queue:")) else { continue };
-        let part = structure.rsplit(':').next().unwrap_or_default();
+        // Lists of priorities and of parked jobs hold ready jobs too.
+        let part = match structure.split(':').nth(1).unwrap_or_default() {
+            "prio" | "parked" => "ready",
+            part => part,
+        };
         let command = match part {
-            "ready" | "dlq" | "done" => "LRANGE",
+            "ready" | "dlq" | "done" | "cancelled" => "LRANGE",
             "scheduled" | "inflight" => "ZRANGE",
             _ => continue,
         };
@@ -320,9 +324,9 @@ pub async fn assert_consistent(raw: &mut MultiplexedConnection, prefix: &str) {
             wrong.push(format!("job `{}` has status `{status}` and is in {found:?}", String::from_utf8_lossy(&id)));
         }
     }
-    // The list of done jobs outlives their rows; everything else without a row is a ghost.
+    // The lists of what has ended well outlive the rows; everything else without a row is a ghost.
     for (id, found) in places {
-        if found.iter().any(|part| part != "done") {
+        if found.iter().any(|part| part != "done" && part != "cancelled") {
             wrong.push(format!("id `{}` is in {found:?} without a job", String::from_utf8_lossy(&id)));
         }
     }

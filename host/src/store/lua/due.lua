@@ -22,9 +22,9 @@ local function reclaim(q)
     swept.is_more = 1
   end
   call('ZREM', q.inflight, unpack(ids))
-  local n_reclaimed = 0
+  local n_reclaimed, dead = 0, {}
   for _, id in ipairs(ids) do
-    local row = try('HMGET', JOB .. id, 'status', 'deliveries', 'max_attempts')
+    local row = try('HMGET', JOB .. id, 'status', 'deliveries', 'max_attempts', 'priority')
     if row.err then
       set_aside(q, id, 'key `' .. JOB .. sub(id, 1, ID_MAX) .. '` is not a hash')
     elseif not row[1] then
@@ -35,13 +35,15 @@ local function reclaim(q)
         local reason = 'handed out ' .. whole(deliveries) .. ' times, and each time its worker was lost or its lease ran out'
         dead_letter(q, id, reason, { 'error_kind', 'lease_lost', 'finished_at_nano', now_nano })
         report(q, id, reason, true)
+        dead[#dead + 1] = id
       else
         call('HSET', JOB .. id, 'status', 'ready', 'lease_token', '', 'lease_expires_at_nano', '0', 'run_at_nano', '0')
-        to_head(q, id)
+        to_head(q, id, row[4])
         n_reclaimed = n_reclaimed + 1
       end
     end
   end
+  release_slots(q, dead)
   swept.reclaimed = swept.reclaimed + n_reclaimed
   count(q, 'reclaimed', n_reclaimed)
 end
@@ -75,12 +77,13 @@ local function promote(q)
     call('ZREM', q.scheduled, unpack(gone))
   end
   for _, id in ipairs(ids) do
-    local status = try('HGET', JOB .. id, 'status')
+    local row = try('HMGET', JOB .. id, 'status', 'priority')
+    local status = row[1]
     if status == 'scheduled' or status == 'ready' then
       call('HSET', JOB .. id, 'status', 'ready', 'run_at_nano', '0')
-      to_tail(q, id)
+      to_tail(q, id, row[2])
       swept.promoted = swept.promoted + 1
-    elseif type(status) == 'table' then
+    elseif row.err then
       set_aside(q, id, 'key `' .. JOB .. sub(id, 1, ID_MAX) .. '` is not a hash')
     elseif not status then
       set_aside(q, id, 'scheduled, but there is no record')

@@ -73,6 +73,7 @@ local function obstacle(list)
     if effect.op == 'E' then
       local reason
       effect.job.known, reason = existing(effect.job)
+      reason = reason or not effect.job.known and full(effect.job.q, 1) or nil
       if reason then
         return 'an effect enqueues a job: ' .. reason
       end
@@ -102,6 +103,7 @@ local function apply(list)
     elseif op == 'D' then
       call('DEL', key)
     elseif not effect.job.known then
+      make_room(effect.job.q)
       write_job(effect.job)
       try('SADD', QUEUES, effect.job.q.name)
     end

@@ -1,7 +1,7 @@
 -- Enqueues a batch of jobs, all or none.
 --
 -- A job whose idempotency key is known, or whose id is there already, is not written; its answer names the one that
--- is. A full Redis refuses the first write, so nothing is left half done.
+-- is. A full Redis refuses the first write, so nothing is left half done. A full queue takes none of the batch.
 --
 -- KEYS     head.lua
 -- ARGV     head.lua, then: number of jobs, and each job as write_job.lua says
@@ -25,15 +25,27 @@ for n = 1, n_jobs do
     return redis.error_reply('REFUSED ' .. reason)
   end
 end
-local seen = {}
+local new = {}
+for n = 1, n_jobs do
+  local q = jobs[n].q
+  new[q] = (new[q] or 0) + (jobs[n].known and 0 or 1)
+end
+for q, n in pairs(new) do
+  local reason = n > 0 and full(q, n)
+  if reason then
+    return redis.error_reply('QUEUEFULL ' .. reason)
+  end
+end
+for q, n in pairs(new) do
+  if n > 0 then
+    make_room(q)
+    try('SADD', QUEUES, q.name)
+  end
+end
 for n = 1, n_jobs do
   local job = jobs[n]
   if not job.known then
     write_job(job)
-    if not seen[job.q] then
-      seen[job.q] = true
-      try('SADD', QUEUES, job.q.name)
-    end
   end
   answers[2 * n - 1], answers[2 * n] = job.known or job.id, job.known and 0 or 1
 end

@@ -3,7 +3,8 @@
 -- KEYS     1 prefix of every key of ours (job hashes and idempotency keys are composed from it, they share its slot)
 --          2 wake channel   3 set of queue names   4 jumpscript routes   5 jumpscript revision
 --          6 keep times of digests   7 jumpscript records by name
---          then, for each queue: ready, scheduled, inflight, done, dlq, aside, counters
+--          then, for each queue: ready, scheduled, inflight, done, dlq, aside, counters, cancelled, settings, keys, slots
+--          (composed from `ready`: the lists of priorities and of parked jobs)
 -- ARGV     1 seconds now, or empty to ask the server   2 nanoseconds within the second, nine digits
 --          3 number of queues, then their names, then what the script itself takes
 --
@@ -17,6 +18,8 @@ local DLQ_MAX = 10000
 local DLQ_DAYS = 30
 local DONE_MAX = 100000
 local ASIDE_MAX = 1000
+local CANCELLED_MAX = 10000
+local CANCELLED_HOURS = 24
 local ID_MAX = 1024
 local NAME_MAX = 200
 local PAYLOAD_MAX = 8388608
@@ -29,7 +32,7 @@ local LAYOUT = '1'
 
 local PREFIX, WAKE, QUEUES, ROUTE, REV, KEEP, NAMES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local JOB = PREFIX .. ':job:'
-local KEYS_FIXED, KEYS_PER_QUEUE = 7, 7
+local KEYS_FIXED, KEYS_PER_QUEUE = 7, 11
 
 local now_s, now_n = ARGV[1], ARGV[2]
 if now_s == '' then
@@ -55,7 +58,8 @@ for n = 1, take_number() do
   queues[n] = {
     index = n, name = take(),
     ready = KEYS[k + 1], scheduled = KEYS[k + 2], inflight = KEYS[k + 3], done = KEYS[k + 4],
-    dlq = KEYS[k + 5], aside = KEYS[k + 6], counters = KEYS[k + 7],
+    dlq = KEYS[k + 5], aside = KEYS[k + 6], counters = KEYS[k + 7], cancelled = KEYS[k + 8],
+    settings = KEYS[k + 9], keys = KEYS[k + 10], slots = KEYS[k + 11],
     heads = {}, n_heads = 0, tails = {}, n_tails = 0,
   }
 end
@@ -84,11 +88,28 @@ local function trouble(q)
   return q.trouble
 end
 
--- A total since the queue was made. Never worth stopping for.
+-- A total since the queue was made (of `parked`: how many there are). Never worth stopping for.
 local function count(q, what, by)
-  if by > 0 then
+  if by ~= 0 then
     try('HINCRBY', q.counters, what, by)
   end
+end
+
+-- What people have set for a queue (set_queue.lua), as numbers where it is one. Read once a call.
+local function settings(q)
+  if not q.set then
+    local set, found = {}, try('HGETALL', q.settings)
+    for n = 1, found.err and 0 or #found, 2 do
+      set[found[n]] = found[n + 1]
+    end
+    for _, name in ipairs({ 'concurrency', 'key_concurrency', 'key_rate', 'key_rate_ms', 'capacity' }) do
+      local number = tonumber(set[name] or '')
+      set[name] = number and number >= 1 and number or nil
+    end
+    set.key_rate_ms = set.key_rate_ms or 1000
+    q.set = set
+  end
+  return q.set
 end
 
 -- Records that were not run: index of the queue, id, reason, '1' when it is in the DLQ.
@@ -151,14 +172,35 @@ local function revision()
   return type(rev) == 'string' and rev or '0'
 end
 
--- Ids that go to the two ends of their queue, written at the end of the script in one command each.
-local function to_head(q, id)
-  local n = q.n_heads + 1
-  q.heads[n], q.n_heads = id, n
+-- Ids that go to the two ends of a list of their queue, written at the end of the script in one command each.
+-- A job with a priority has a list of its own, which is served before `ready`, 9 first.
+local function is_priority(text)
+  return text and #text == 1 and find(text, '%d') and true or false
 end
-local function to_tail(q, id)
-  local n = q.n_tails + 1
-  q.tails[n], q.n_tails = id, n
+local function prio_list(q, priority)
+  return sub(q.ready, 1, -6) .. 'prio:' .. priority
+end
+local function lane(q, priority)
+  if not is_priority(priority) then
+    return q
+  end
+  q.lanes = q.lanes or {}
+  local known = q.lanes[priority]
+  if not known then
+    known = { ready = prio_list(q, priority), priority = priority, heads = {}, n_heads = 0, tails = {}, n_tails = 0 }
+    q.lanes[priority] = known
+  end
+  return known
+end
+local function to_head(q, id, priority)
+  local list = lane(q, priority)
+  local n = list.n_heads + 1
+  list.heads[n], list.n_heads = id, n
+end
+local function to_tail(q, id, priority)
+  local list = priority and lane(q, priority) or q
+  local n = list.n_tails + 1
+  list.tails[n], list.n_tails = id, n
 end
 -- A job for later: due in whole seconds and nine digits of nanoseconds.
 local function to_schedule(q, id, seconds, nanos)
@@ -168,19 +210,39 @@ local function to_schedule(q, id, seconds, nanos)
     q.soonest = due
   end
 end
+local function write_list(list)
+  if list.n_heads > 0 then
+    -- LPUSH turns the order round; the first one is to be the head.
+    local turned, n = {}, list.n_heads
+    for i = 1, n do
+      turned[i] = list.heads[n + 1 - i]
+    end
+    call('LPUSH', list.ready, unpack(turned))
+  end
+  if list.n_tails > 0 then
+    call('RPUSH', list.ready, unpack(list.tails, 1, list.n_tails))
+  end
+  list.n_heads, list.n_tails = 0, 0
+end
 local function write_ends()
   local soonest
   for _, q in ipairs(queues) do
-    if q.n_heads > 0 then
-      -- LPUSH turns the order round; the first one is to be the head.
-      local turned, n = {}, q.n_heads
-      for i = 1, n do
-        turned[i] = q.heads[n + 1 - i]
+    write_list(q)
+    for priority, list in pairs(q.lanes or {}) do
+      if list.n_heads + list.n_tails > 0 then
+        local used = settings(q).priorities or ''
+        if not find(used, priority, 1, true) then
+          settings(q).priorities = used .. priority
+          call('HSET', q.settings, 'priorities', used .. priority)
+        end
+        write_list(list)
+        -- Hosts block on `ready` only.
+        q.is_to_wake = true
       end
-      call('LPUSH', q.ready, unpack(turned))
     end
-    if q.n_tails > 0 then
-      call('RPUSH', q.ready, unpack(q.tails, 1, q.n_tails))
+    if q.is_to_wake then
+      q.is_to_wake = false
+      call('PUBLISH', WAKE, 'push ' .. q.name)
     end
     if q.soonest and (not soonest or q.soonest < soonest) then
       local first = call('ZRANGE', q.scheduled, 0, 0, 'WITHSCORES')
@@ -188,7 +250,7 @@ local function write_ends()
         soonest = q.soonest
       end
     end
-    q.n_heads, q.n_tails, q.soonest = 0, 0, nil
+    q.soonest = nil
   end
   if soonest then
     call('PUBLISH', WAKE, 'due ' .. whole(soonest))

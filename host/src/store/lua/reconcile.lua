@@ -39,11 +39,13 @@ local function put_back(q, id, row)
       return 3
     end
   end
-  if is_in(q.ready, id) then
+  local found = call('HMGET', JOB .. id, 'priority', 'limit_key')
+  if is_in(q.ready, id) or is_priority(found[1]) and is_in(prio_list(q, found[1]), id)
+    or found[2] and is_in(parked_list(q, found[2]), id) then
     return 0
   end
   call('HSET', JOB .. id, 'status', 'ready', 'run_at_nano', '0')
-  to_tail(q, id)
+  to_tail(q, id, found[1])
   return 2
 end
 

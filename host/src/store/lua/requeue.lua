@@ -7,7 +7,7 @@
 --          key is of the wrong type. Looked at in this order, which is TaskHarbor's.
 
 local q, id, run_s, run_n, is_reset = queues[1], take(), take(), take(), take() == '1'
-local row = try('HMGET', JOB .. id, 'status', 'queue')
+local row = try('HMGET', JOB .. id, 'status', 'queue', 'priority')
 if row.err then
   return { 'key `' .. JOB .. id .. '` is not a hash' }
 elseif not row[1] then
@@ -32,7 +32,7 @@ end
 if is_later then
   to_schedule(q, id, run_s, run_n)
 else
-  to_tail(q, id)
+  to_tail(q, id, row[3])
 end
 write_ends()
 return { 1 }

@@ -10,11 +10,14 @@
 --          digest or empty), jobs (5 entries each: kind, id, payload, created at, extra or 0), extras (6 entries each:
 --          attempts, max attempts, timeout in nanoseconds, deliveries, content type, metadata; without one they are
 --          0, not given, not given, 1, empty, empty), jobs per queue, set aside (4 entries each), broken queues (index
---          and reason)
+--          and reason), closed queues (index, and why nothing is taken: paused or full), 1 when more may be waiting
 
 local NOTHING = {}
 -- Fields that hold a count, in the order in which they are checked.
 local COUNTS = { 'attempts', 'max_attempts', 'timeout_nano' }
+
+-- How often one list is asked again in a call, because what it gave could not be handed out.
+local DRAWS_MAX = 6
 
 -- A count with a cap; digits only, any length.
 local function capped(text, most)
@@ -28,7 +31,7 @@ local function reserve()
   local score = whole(expires_ms)
   local expires = score .. '000000'
   local keep_seconds = expires_ms / 1000 + 3600
-  local shares, jobs, taken, broken = {}, {}, {}, {}
+  local shares, jobs, taken, broken, closed = {}, {}, {}, {}, {}
   local n_jobs, n_entries, next_ms = 0, 0, nil
   local handed, extras = {}, {}
 
@@ -93,32 +96,8 @@ local function reserve()
     end
   end
 
-  -- A record with other fields than those of a fresh job of ours: checked field by field. Returns how it is told to
-  -- the host, or nil when it is not handed out.
-  local function hand_out_checked(q, id, found)
-    local row, reason = {}, nil
-    if id == '' then
-      reason = 'its id is empty'
-    elseif #id > ID_MAX then
-      reason = 'its id has ' .. #id .. ' bytes, at most ' .. ID_MAX .. ' are allowed'
-    elseif handed[id] then
-      reason = 'it is in flight already (its id stood twice in the queue)'
-    elseif found.err then
-      reason = 'key `' .. JOB .. id .. '` is not a hash'
-    else
-      for n = 1, #found, 2 do
-        row[found[n]] = found[n + 1]
-      end
-      reason = misfit(q, id, row)
-    end
-    if reason then
-      return set_aside(q, id, reason)
-    end
-    reason = fault(row)
-    if reason then
-      dead_letter(q, id, reason, { 'error_kind', 'rejected', 'finished_at_nano', now_nano })
-      return report(q, id, reason, true)
-    end
+  -- Leases a record that was checked. Returns how it is told to the host.
+  local function lease_checked(q, id, row)
     local deliveries = row.deliveries and whole((tonumber(row.deliveries) or 0) + 1) or '1'
     local place = kind_of_job(q, row.type, row.pin or '')
     local digest = kinds[place * 3]
@@ -129,6 +108,9 @@ local function reserve()
     end
     if row.run_at_nano and row.run_at_nano ~= '0' then
       fields[#fields + 1], fields[#fields + 2] = 'run_at_nano', '0'
+    end
+    if row.limit_paid then
+      fields[#fields + 1], fields[#fields + 2] = 'limit_paid', ''
     end
     if row.queue ~= q.name then
       -- The list was renamed, or the producer pushed to another queue: the list is what counts.
@@ -144,6 +126,43 @@ local function reserve()
     return place, row.payload or '', row.created_at_nano or '0', e / 6 + 1
   end
 
+  -- A record with other fields than those of a fresh job of ours: checked field by field. Returns how it is told to
+  -- the host, or nil when it is not handed out; jobs with a key gather in `waiting`.
+  local function hand_out_checked(q, id, found, waiting)
+    local row, reason = {}, nil
+    if id == '' then
+      reason = 'its id is empty'
+    elseif #id > ID_MAX then
+      reason = 'its id has ' .. #id .. ' bytes, at most ' .. ID_MAX .. ' are allowed'
+    elseif handed[id] then
+      reason = 'it is in flight already (its id stood twice in the queue)'
+    elseif found.err then
+      reason = 'key `' .. JOB .. id .. '` is not a hash'
+    else
+      for n = 1, #found, 2 do
+        row[found[n]] = found[n + 1]
+      end
+      reason = misfit(q, id, row)
+    end
+    if reason and row.status == 'cancelled' then
+      return call('EXPIRE', JOB .. id, CANCELLED_HOURS * 3600) and nil
+    elseif reason then
+      return set_aside(q, id, reason)
+    end
+    reason = fault(row)
+    if reason then
+      dead_letter(q, id, reason, { 'error_kind', 'rejected', 'finished_at_nano', now_nano })
+      return report(q, id, reason, true)
+    end
+    if row.limit_key and row.limit_key ~= '' and has_key_limits(q) then
+      local n = #waiting + 1
+      waiting[n] = { id = id, key = row.limit_key, is_paid = row.limit_paid == '1', row = row }
+      handed[id] = true
+      return nil
+    end
+    return lease_checked(q, id, row)
+  end
+
   -- Whether a record has the fields of a fresh job of ours, in the order in which they are written, and no others.
   local function is_plain(q, row)
     return row[8] == 'ready' and row[4] == q.name and row[1] == 'type' and row[3] == 'queue' and row[5] == 'payload'
@@ -152,7 +171,7 @@ local function reserve()
   end
 
   local function hand_out(q, ids)
-    local leases, n_leases, n = {}, 0, n_entries
+    local leases, n_leases, n, waiting = {}, 0, n_entries, {}
     local last_type, last_place, digest
     for _, id in ipairs(ids) do
       local row = id ~= '' and #id <= ID_MAX and not handed[id] and try('HGETALL', JOB .. id) or NOTHING
@@ -171,13 +190,23 @@ local function reserve()
             'node', node, 'deliveries', '1', 'digest', digest)
         end
       else
-        place, payload, created_at, extra = hand_out_checked(q, id, row)
+        place, payload, created_at, extra = hand_out_checked(q, id, row, waiting)
       end
       if place then
         handed[id] = true
         leases[n_leases + 1], leases[n_leases + 2] = score, id
         n_leases = n_leases + 2
         jobs[n + 1], jobs[n + 2], jobs[n + 3], jobs[n + 4], jobs[n + 5] = place, id, payload, created_at, extra
+        n = n + 5
+      end
+    end
+    local may_run = #waiting > 0 and admit(q, waiting) or NOTHING
+    for place_of, job in ipairs(waiting) do
+      if may_run[place_of] then
+        leases[n_leases + 1], leases[n_leases + 2] = score, job.id
+        n_leases = n_leases + 2
+        jobs[n + 2] = job.id
+        jobs[n + 1], jobs[n + 3], jobs[n + 4], jobs[n + 5] = lease_checked(q, job.id, job.row)
         n = n + 5
       end
     end
@@ -188,14 +217,42 @@ local function reserve()
     return n_leases / 2
   end
 
+  -- The lists of a queue in the order in which they are served.
+  local function lists_of(q)
+    local lists, used = {}, settings(q).priorities
+    for priority = 9, used and 0 or 10, -1 do
+      if find(used, priority, 1, true) then
+        lists[#lists + 1] = prio_list(q, priority)
+      end
+    end
+    lists[#lists + 1] = q.ready
+    return lists
+  end
+
   -- Takes up to `most` from a share's queue.
   local function draw(share, most)
-    local ids = try('LPOP', share.q.ready, most)
-    if not ids then
-      share.is_empty = true
-    else
-      share.is_empty = #ids < most
-      taken[share.place] = taken[share.place] + hand_out(share.q, ids)
+    local q, n_draws = share.q, DRAWS_MAX
+    most = math.min(most, share.room)
+    share.is_empty = share.room > 0
+    for _, list in ipairs(share.lists) do
+      while most > 0 and n_draws > 0 do
+        local ids = try('LPOP', list, most)
+        if not ids or ids.err then
+          break
+        end
+        local n_taken = hand_out(q, ids)
+        taken[share.place] = taken[share.place] + n_taken
+        share.room = share.room - n_taken
+        if #ids < most then
+          most = most - n_taken
+          break
+        end
+        most, n_draws = most - n_taken, n_draws - 1
+      end
+      if most <= 0 or n_draws <= 0 then
+        share.is_empty = false
+        return
+      end
     end
   end
 
@@ -206,10 +263,19 @@ local function reserve()
     if reason then
       broken[#broken + 1], broken[#broken + 2] = share.q.index, reason
     else
-      shares[#shares + 1] = share
       if is_sweep then
         reclaim(share.q)
         promote(share.q)
+      end
+      local set = settings(share.q)
+      share.room = set.concurrency and math.max(0, set.concurrency - call('ZCARD', share.q.inflight)) or math.huge
+      if set.paused then
+        closed[#closed + 1], closed[#closed + 2] = share.q.index, 'paused'
+      elseif share.room == 0 then
+        closed[#closed + 1], closed[#closed + 2] = share.q.index, 'full'
+      else
+        share.lists = lists_of(share.q)
+        shares[#shares + 1] = share
       end
     end
   end
@@ -227,14 +293,18 @@ local function reserve()
       draw(share, limit - n_jobs)
     end
   end
-  if is_sweep then
-    for _, share in ipairs(shares) do
-      local due = next_due(share.q)
-      if due and (not next_ms or due < next_ms) then
-        next_ms = due
-      end
+  local is_more = 0
+  for _, share in ipairs(shares) do
+    if share.room == 0 then
+      closed[#closed + 1], closed[#closed + 2] = share.q.index, 'full'
+    elseif not share.is_empty then
+      is_more = 1
+    end
+    local due = is_sweep and next_due(share.q)
+    if due and (not next_ms or due < next_ms) then
+      next_ms = due
     end
   end
   return { whole(now_ms), revision(), next_ms and whole(math.ceil(next_ms)) or '', kinds, jobs, extras,
-    taken, asides, broken }
+    taken, asides, broken, closed, is_more }
 end

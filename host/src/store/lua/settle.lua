@@ -52,7 +52,7 @@ local function end_retry(q, id, place, token, digest, first, last)
     to_schedule(q, id, seconds, nanos)
     keep(digest, due_ms / 1000 + 3600)
   else
-    to_tail(q, id)
+    to_tail(q, id, call('HGET', JOB .. id, 'priority'))
     keep(digest, tonumber(now_s) + 3600)
   end
   write_end(JOB .. id, first, last, 'status', status, 'run_at_nano', run_at, 'attempts', ARGV[place + 2],
@@ -72,9 +72,10 @@ end
 
 local function end_release(q, id, token, first, last)
   local row = JOB .. id
-  local deliveries = tonumber(call('HGET', row, 'deliveries') or 0) or 0
+  local found = call('HMGET', row, 'deliveries', 'priority')
+  local deliveries = tonumber(found[1] or 0) or 0
   write_end(row, first, last, 'status', 'ready', 'done_token', token, 'deliveries', whole(math.max(0, deliveries - 1)))
-  to_head(q, id)
+  to_head(q, id, found[2])
 end
 
 local function settle()
@@ -120,6 +121,9 @@ local function settle()
   for _, q in ipairs(queues) do
     if q.n_free and q.n_free > 0 then
       call('ZREM', q.inflight, unpack(q.free))
+      -- A queue at its limit has room again: hosts that hold back look again.
+      local most = settings(q).concurrency
+      q.is_to_wake = most and call('ZCARD', q.inflight) + q.n_free >= most or q.is_to_wake
     end
   end
   local stop = at
@@ -144,6 +148,12 @@ local function settle()
       end
       if answers[n] == 0 then
         local id = ARGV[place + 1]
+        -- What goes back to the head keeps its slot; so does a retry where the order of a key is strict.
+        if code ~= 'L' and not (code == 'R' and settings(q).key_order == 'strict') then
+          q.n_gone = (q.n_gone or 0) + 1
+          q.gone = q.gone or {}
+          q.gone[q.n_gone] = id
+        end
         if code == 'D' then
           end_done(q, id, place, token, ttl, firsts[n], lasts[n])
         elseif code == 'R' then
@@ -168,6 +178,7 @@ local function settle()
       count(q, 'done', q.n_finished)
     end
     count(q, 'retried', q.n_retried or 0)
+    release_slots(q, q.gone or {})
   end
   return answers
 end

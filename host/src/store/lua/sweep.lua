@@ -37,6 +37,7 @@ for _, q in ipairs(queues) do
   else
     reclaim(q)
     promote(q)
+    mend_slots(q)
     prune(q)
   end
 end

@@ -3,7 +3,8 @@
 --
 -- ARGV of one job: index of its queue, id, type, payload, number of further fields, name and value of each. The further
 -- fields are those of the job's hash (docs/keys.md): run_at_nano timeout_nano max_attempts idempotency_key content_type
--- pin metadata. A time or a count is digits, and none begins with a 0. An empty value means not given.
+-- pin metadata priority limit_key supersede_key. A time or a count is digits, and none begins with a 0 (a priority is one
+-- digit). An empty value means not given.
 
 local function take_job()
   local job = { q = queues[tonumber(ARGV[at + 1])], id = ARGV[at + 2], type = ARGV[at + 3], payload = ARGV[at + 4] }
@@ -46,6 +47,55 @@ local function is_later(seconds, nanos)
   return difference > 0 or difference == 0 and nanos > now_n
 end
 
+-- Why a queue takes no `n` further jobs, or nil. Asked before anything is written: a full queue that drops its oldest
+-- jobs has room, as far as `ready` has jobs to drop.
+local function full(q, n)
+  local set = settings(q)
+  if not set.capacity then
+    return nil
+  end
+  local waiting = 0
+  for _, list in ipairs({ q.ready, prio_list(q, 0), prio_list(q, 1), prio_list(q, 2), prio_list(q, 3), prio_list(q, 4),
+    prio_list(q, 5), prio_list(q, 6), prio_list(q, 7), prio_list(q, 8), prio_list(q, 9) }) do
+    local length = try('LLEN', list)
+    waiting = waiting + (type(length) == 'number' and length or 0)
+  end
+  waiting = waiting + call('ZCARD', q.scheduled) + math.max(0, tonumber(try('HGET', q.counters, 'parked') or 0) or 0)
+  q.n_over = waiting + n - set.capacity
+  if q.n_over > 0 and (set.on_full ~= 'drop_oldest' or n > set.capacity or q.n_over > call('LLEN', q.ready)) then
+    return 'queue `' .. q.name .. '` is full: ' .. whole(waiting) .. ' jobs wait, ' .. whole(set.capacity) .. ' may'
+  end
+end
+
+-- Makes the room that `full` has promised.
+local function make_room(q)
+  if not q.n_over or q.n_over <= 0 then
+    return
+  end
+  for _, id in ipairs(call('LPOP', q.ready, q.n_over) or {}) do
+    local status = try('HGET', JOB .. id, 'status')
+    if status == 'ready' or status == 'scheduled' then
+      withdraw(q, id, 'dropped', {}, 'dropped: its queue was full and it was the oldest')
+    end
+  end
+  count(q, 'dropped', q.n_over)
+  q.n_over = 0
+end
+
+-- The newest job of a key stands for all before it that still wait.
+local function supersede(q, key, id)
+  local latest = PREFIX .. ':latest:' .. q.name .. ':' .. key
+  local old = try('GET', latest)
+  if type(old) == 'string' and old ~= id then
+    local found = try('HMGET', JOB .. old, 'status', 'queue', 'run_at_nano', 'limit_key', 'priority')
+    if (found[1] == 'ready' or found[1] == 'scheduled') and found[2] == q.name then
+      withdraw(q, old, found[1], { run_at_nano = found[3], limit_key = found[4], priority = found[5] },
+        'superseded by job `' .. id .. '` of the same key')
+    end
+  end
+  call('SET', latest, id, 'EX', IDEMPOTENCY_DAYS * 86400)
+end
+
 local function write_job(job)
   local q, id = job.q, job.id
   if job.n_more == 0 then
@@ -54,7 +104,7 @@ local function write_job(job)
     return to_tail(q, id)
   end
   local fields = { 'type', job.type, 'queue', q.name, 'payload', job.payload, 'status', 'ready', 'created_at_nano', now_nano }
-  local n, run_s, run_n, pin = 10, nil, nil, nil
+  local n, run_s, run_n, pin, priority = 10, nil, nil, nil, nil
   for m = job.first, job.first + job.n_more - 1, 2 do
     local name, value = ARGV[m], ARGV[m + 1]
     if value ~= '' then
@@ -65,6 +115,10 @@ local function write_job(job)
         end
       elseif name == 'pin' then
         pin = value
+      elseif name == 'priority' then
+        priority = value
+      elseif name == 'supersede_key' then
+        supersede(q, value, id)
       end
       if value then
         fields[n + 1], fields[n + 2] = name, value
@@ -82,7 +136,7 @@ local function write_job(job)
   if run_s then
     to_schedule(q, id, run_s, run_n)
   else
-    to_tail(q, id)
+    to_tail(q, id, priority)
   end
   if pin then
     keep(pin, math.max(tonumber(now_s), tonumber(run_s) or 0) + DLQ_DAYS * 86400)

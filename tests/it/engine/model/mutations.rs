@@ -21,10 +21,10 @@ type Files = &'static [(&'static str, &'static str)];
 
 /// The scripts of the model's operations, joined as the store joins them.
 const SCRIPTS: [Files; 5] = [
-    lua!("head.lua" "write_job.lua" "enqueue.lua"),
-    lua!("head.lua" "write_job.lua" "effects.lua" "fence.lua" "settle.lua" "due.lua" "reserve.lua" "turn.lua"),
+    lua!("head.lua" "limits.lua" "withdraw.lua" "write_job.lua" "enqueue.lua"),
+    lua!("head.lua" "limits.lua" "withdraw.lua" "write_job.lua" "effects.lua" "fence.lua" "settle.lua" "due.lua" "reserve.lua" "turn.lua"),
     lua!("head.lua" "fence.lua" "extend.lua"),
-    lua!("head.lua" "due.lua" "sweep.lua"),
+    lua!("head.lua" "limits.lua" "due.lua" "sweep.lua"),
     lua!("head.lua" "requeue.lua"),
 ];
 
@@ -73,7 +73,7 @@ const MUTATIONS: &[Mutation] = &[
         "false",
     ),
     mutation("lost workers are not counted", "due.lua", "deliveries >= deliveries_max(row[3])", "false"),
-    mutation("reclaimed jobs go to the tail", "due.lua", "to_head(q, id)", "to_tail(q, id)"),
+    mutation("reclaimed jobs go to the tail", "due.lua", "to_head(q, id, row[4])", "to_tail(q, id, row[4])"),
     mutation("a lease is reclaimed before its end", "due.lua", "whole(now_ms), 'LIMIT'", "whole(now_ms + 1), 'LIMIT'"),
     mutation("a job is promoted early", "due.lua", "score < tonumber(now_s) or nanos <= now_n", "true"),
     mutation(

@@ -350,11 +350,16 @@ impl Reference {
         let mut left = reserve.limit;
         let mut jobs = Vec::new();
         let mut taken_per_queue = vec![0; reserve.queues.len()];
+        // A queue has shown that it is empty when it gave less than it was asked for.
+        let mut is_known_empty = vec![false; reserve.queues.len()];
         for is_rest in [false, true] {
-            for (share, taken) in reserve.queues.iter().zip(&mut taken_per_queue) {
+            for (n, (share, taken)) in reserve.queues.iter().zip(&mut taken_per_queue).enumerate() {
                 let most = if is_rest { left } else { left.min(share.take) };
                 for _ in 0..most {
-                    let Some(id) = self.queue(&share.queue).ready.pop_front() else { break };
+                    let Some(id) = self.queue(&share.queue).ready.pop_front() else {
+                        is_known_empty[n] = true;
+                        break;
+                    };
                     jobs.push(self.hand_out(id, &share.queue, reserve));
                     left -= 1;
                     *taken += 1;
@@ -364,6 +369,7 @@ impl Reference {
         Reservation {
             jobs,
             taken_per_queue,
+            is_more: is_known_empty.contains(&false),
             set_aside: due.dead,
             next_due_ms: reserve
                 .sweep
