@@ -263,3 +263,33 @@ fn an_unknown_key_of_the_configuration_file_is_refused_with_the_nearest_one() {
     let said = fails(2, &["run", "--config", file.path().to_str().unwrap()]);
     assert!(said.contains("retry.baes") && said.contains("retry.base"), "{said}");
 }
+
+#[test]
+fn queues_and_jobs_are_steered_from_the_shell() {
+    let server = RedisServer::shared();
+    let prefix = crate::support::redis::random_prefix();
+    let run = |words: &[&str]| {
+        let all = ["--redis", server.url(), "--prefix", &prefix, "--output", "json"];
+        Invocation::new(words.iter().copied().chain(all)).run()
+    };
+    let json = |words: &[&str]| -> serde_json::Value { serde_json::from_str(&run(words).ok()).unwrap() };
+    let submitted = json(&["submit", "--type", "x", "--priority", "7", "--limit-key", "k"]);
+    let id = submitted["id"].as_str().unwrap().to_owned();
+    let set =
+        json(&["queues", "set", "default", "--concurrency", "3", "--key-rate", "10/m", "--on-full", "drop-oldest"]);
+    assert_eq!(set["settings"]["key_rate"], "10/1m");
+    assert!(json(&["queues", "pause", "default"])["settings"]["paused_since"].is_string());
+    let shown = json(&["queues", "show", "default"]);
+    assert_eq!((&shown["ready"], &shown["settings"]["concurrency"]), (&1.into(), &3.into()));
+    assert!(json(&["queues", "resume", "default"])["settings"]["paused_since"].is_null());
+    assert!(json(&["queues", "set", "default", "--concurrency", "none"])["settings"]["concurrency"].is_null());
+    assert_eq!(json(&["jobs", "ls", "--state", "ready"])["jobs"][0]["id"], id.as_str());
+    assert!(run(&["jobs", "retry", &id]).fails(1).contains("is not dead: it is `ready`"));
+    assert_eq!(json(&["jobs", "cancel", &id])["did"], "cancelled");
+    assert!(run(&["jobs", "cancel", &id]).fails(1).contains("has ended already: it is `cancelled`"));
+    assert_eq!(json(&["jobs", "ls", "--state", "cancelled"])["jobs"][0]["id"], id.as_str());
+    assert!(run(&["queues", "show", "other"]).fails(1).contains("there is no queue `other`"));
+    assert!(run(&["queues", "set", "default"]).fails(2).contains("--concurrency"));
+    assert!(run(&["queues", "set", "default", "--concurrency", "0"]).fails(2).contains("between 1 and"));
+    assert!(run(&["queues", "set", "a:b", "--concurrency", "1"]).fails(2).contains("must not contain `:`"));
+}

@@ -14,6 +14,7 @@ mod node;
 mod readme;
 mod sandbox;
 mod scripts_folder;
+mod steering;
 mod support;
 mod tidy;
 mod torture;

@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 use super::exec::json_or_text;
 use super::failure::FAILED;
 use super::{Failure, Global, Output, print};
-use crate::clock::{Timestamp, format_duration};
+use crate::clock::{Timestamp, format_duration, parse_timestamp};
 use crate::job::{JobId, JobState, visible, visible_lines};
-use crate::store::JobRecord;
+use crate::store::{Cancelled, JobRecord, Requeued};
 
 /// The verbs of `wasmhost jobs`.
 #[derive(Debug, Subcommand)]
@@ -36,6 +36,25 @@ pub(super) enum JobsCommand {
     Show {
         /// The job's id
         id: String,
+    },
+    /// Cancel a job that has not ended; one that runs is stopped
+    Cancel {
+        /// The job's id
+        id: String,
+        /// Why, for the job's record
+        #[arg(long, default_value = "cancelled by hand")]
+        reason: String,
+    },
+    /// Bring a dead job back to its queue
+    Retry {
+        /// The job's id
+        id: String,
+        /// Forget its failed attempts
+        #[arg(long)]
+        reset_attempts: bool,
+        /// Run it at this time: RFC 3339, Unix seconds, or milliseconds
+        #[arg(long, value_name = "TIME", value_parser = parse_timestamp)]
+        run_at: Option<Timestamp>,
     },
 }
 
@@ -63,17 +82,57 @@ pub(super) async fn run(global: Global, command: JobsCommand) -> Result<ExitCode
         }
         JobsCommand::Show { id } => {
             let id = JobId::from(id.as_str());
-            let Some(record) = store.job(&id).await? else {
-                return Err(Failure::new(format!("there is no job `{id}` under this prefix"))
-                    .hint("done jobs are removed after 24 h; `wasmhost jobs ls` lists those that are there"));
-            };
+            let record = store.job(&id).await?.ok_or_else(|| no_job(&id))?;
             match global.output {
                 Output::Json => print::json(&shape(&id, &record, true)),
                 Output::Text => show(&id, &record),
             }
         }
+        JobsCommand::Cancel { id, reason } => {
+            let id = JobId::from(id.as_str());
+            let queue = store.job(&id).await?.ok_or_else(|| no_job(&id))?.queue();
+            match store.cancel(&queue, &id, &visible_lines(&reason)).await? {
+                Cancelled::Applied(before) => changed(global.output, &id, "cancelled", &format!("it was {before}")),
+                Cancelled::NotFound => return Err(no_job(&id)),
+                Cancelled::Ended(state) => {
+                    return Err(Failure::new(format!("job `{id}` has ended already: it is `{}`", visible(&state))));
+                }
+                Cancelled::OtherQueue(_) => return Err(moved(&id)),
+            }
+        }
+        JobsCommand::Retry { id, reset_attempts, run_at } => {
+            let id = JobId::from(id.as_str());
+            let record = store.job(&id).await?.ok_or_else(|| no_job(&id))?;
+            match store.requeue(&record.queue(), &id, run_at, reset_attempts).await? {
+                Requeued::Applied => changed(global.output, &id, "requeued", "it was dead"),
+                Requeued::NotFound => return Err(no_job(&id)),
+                Requeued::NotDead => {
+                    let state = visible(&record.text("status").unwrap_or_default());
+                    return Err(Failure::new(format!("job `{id}` is not dead: it is `{state}`"))
+                        .hint("only a job of the dead-letter queue can be retried; submit a new one"));
+                }
+                Requeued::OtherQueue(_) => return Err(moved(&id)),
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn no_job(id: &JobId) -> Failure {
+    Failure::new(format!("there is no job `{id}` under this prefix"))
+        .hint("done jobs are removed after 24 h; `wasmhost jobs ls` lists those that are there")
+}
+
+fn moved(id: &JobId) -> Failure {
+    Failure::new(format!("job `{id}` went to another queue just now")).hint("try again")
+}
+
+/// Says what was done to a job.
+fn changed(output: Output, id: &JobId, what: &str, before: &str) {
+    match output {
+        Output::Json => print::json_line(&json!({ "id": id.to_string(), "did": what })),
+        Output::Text => print::line(&format!("{id} {what} ({before})")),
+    }
 }
 
 fn row(job: &JobRecord) -> [String; 7] {

@@ -13,6 +13,7 @@ mod inspect;
 mod jobs;
 mod print;
 mod publish;
+mod queues;
 mod run;
 mod scripts;
 mod submit;
@@ -134,9 +135,12 @@ enum Command {
     Scripts(scripts::ScriptsCommand),
     /// Enqueue a job
     Submit(Box<submit::SubmitArgs>),
-    /// Look at jobs
+    /// Look at jobs, cancel and retry them
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// Look at queues, pause them, set their limits
+    #[command(subcommand)]
+    Queues(queues::QueuesCommand),
     /// Measure this machine, with a private Redis unless --redis names one
     Bench(bench::BenchArgs),
     /// Count what is in the text files of a repository, one job each (used by `make demo`)
@@ -179,6 +183,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Scripts(command) => wait(scripts::run(global, command)),
         Command::Submit(args) => wait(submit::run(global, *args)),
         Command::Jobs(command) => wait(jobs::run(global, command)),
+        Command::Queues(command) => wait(queues::run(global, command)),
         Command::Doctor(args) => wait(doctor::run(global, *args)),
         Command::Bench(args) => wait(bench::run(global, args)),
     }

@@ -14,6 +14,7 @@ use redis::aio::MultiplexedConnection;
 use super::link::{is_no_script, is_wrong_type, with_jitter};
 use super::script::{self, Reply};
 use super::{Error, Reservation, Reserve, Store};
+use crate::job::JobId;
 
 /// A connection of its own that sleeps until a queue has a job.
 #[derive(Debug)]
@@ -196,6 +197,10 @@ pub enum Signal {
         /// The queue.
         queue: String,
     },
+    /// A queue that hosts hold back from (paused, at its limit) has room again, or a list of priorities has jobs.
+    Push(String),
+    /// This running job was cancelled.
+    Cancel(JobId),
     /// The subscription was (re)made: anything may have happened meanwhile.
     Resubscribed,
 }
@@ -272,6 +277,8 @@ fn parse(message: &[u8]) -> Option<Signal> {
             let (session, queue) = rest.split_once(' ')?;
             Some(Signal::Watch { session: session.to_owned(), queue: queue.to_owned() })
         }
+        "push" => Some(Signal::Push(rest.to_owned())),
+        "cancel" => Some(Signal::Cancel(JobId::from(rest))),
         _ => None,
     }
 }

@@ -99,7 +99,8 @@ impl QueueChange {
     }
 }
 
-fn read(mut reply: Reply) -> Result<QueueSettings, Error> {
+/// The settings as a script answers them: name and value of each.
+pub(super) fn read(mut reply: Reply) -> Result<QueueSettings, Error> {
     let mut settings = QueueSettings::default();
     let (mut rate, mut rate_ms) = (None, 1000);
     while !reply.is_empty() {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::script::{self, Lanes, Reply};
-use super::{Error, Store};
+use super::{Error, QueueSettings, Store, queue_settings};
 use crate::clock::Timestamp;
 use crate::job::{JobId, JobState};
 use crate::jumpscript::Digest;
@@ -108,8 +108,12 @@ pub struct QueueInfo {
     pub done: u64,
     /// Dead jobs.
     pub dlq: u64,
-    /// Totals since the queue was made: `done`, `retried`, `dead`, `reclaimed`, `set_aside`, `dlq_dropped`.
+    /// Ids in the list of cancelled jobs (capped; rows expire).
+    pub cancelled: u64,
+    /// Totals since the queue was made (`done`, `retried`, `dead`, ...); `parked` is how many jobs wait for a limit.
     pub counters: Vec<(String, u64)>,
+    /// What is set for it.
+    pub settings: QueueSettings,
 }
 
 /// What a page shows of a row: everything but payload, result and log, which may be large.
@@ -142,7 +146,8 @@ const PAGE_MAX: usize = 1000;
 /// Structures looked into for a page; more of them than this are left for the next page.
 const STRUCTURES_MAX: usize = 50;
 /// States that have a structure, in the order in which they are listed.
-const LISTED: [JobState; 5] = [JobState::Inflight, JobState::Ready, JobState::Scheduled, JobState::Dlq, JobState::Done];
+const LISTED: [JobState; 6] =
+    [JobState::Inflight, JobState::Ready, JobState::Scheduled, JobState::Dlq, JobState::Done, JobState::Cancelled];
 /// Pause between two looks at a job that is waited for.
 const WAIT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -269,14 +274,17 @@ impl Store {
             for name in piece {
                 let mut row = reply.nested()?;
                 let mut number = || row.number().map(i64::unsigned_abs);
-                let (ready, scheduled, inflight, done, dlq) = (number()?, number()?, number()?, number()?, number()?);
+                let (ready, scheduled, inflight) = (number()?, number()?, number()?);
+                let (done, dlq, cancelled) = (number()?, number()?, number()?);
                 let mut totals = row.nested()?;
                 let mut counters = Vec::new();
                 while !totals.is_empty() {
                     counters.push((totals.text()?, totals.text()?.parse().unwrap_or(0)));
                 }
                 counters.sort();
-                found.push(QueueInfo { name: name.clone(), ready, scheduled, inflight, done, dlq, counters });
+                let settings = queue_settings::read(row.nested()?)?;
+                let name = name.clone();
+                found.push(QueueInfo { name, ready, scheduled, inflight, done, dlq, cancelled, counters, settings });
             }
         }
         Ok(found)

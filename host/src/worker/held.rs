@@ -106,6 +106,14 @@ impl HeldJobs {
             .collect()
     }
 
+    /// Stops the attempt of a job that was cancelled. It settles nothing: its lease is gone.
+    pub(super) fn cancel(&mut self, id: &JobId) {
+        if let Some(held) = self.jobs.remove(id) {
+            tracing::info!(job = %held.id, queue = %held.queue, "job cancelled, attempt stopped");
+            held.cancel.cancel();
+        }
+    }
+
     /// Stops every attempt.
     pub(super) fn cancel_all(&self) {
         self.jobs.values().for_each(|held| held.cancel.cancel());

@@ -136,6 +136,8 @@ pub struct Worker {
     redis: RedisState,
     /// Mean wall time of recent attempts, in microseconds.
     mean_us: f64,
+    /// Attempts in that mean, up to 64: the first one counts in full.
+    n_measured: u32,
     last_sweep: Instant,
     /// When everything was last looked at, foreign changes included; `None` asks for it now.
     last_check: Option<Instant>,
@@ -188,6 +190,7 @@ impl Worker {
             is_draining: false,
             redis: RedisState::new(),
             mean_us: 0.0,
+            n_measured: 0,
             last_sweep: Instant::now(),
             last_check: None,
             next_due: None,
@@ -297,7 +300,8 @@ impl Worker {
             };
             #[expect(clippy::cast_precision_loss, reason = "a mean needs no more than 52 bits")]
             let wall_us = usage.wall_us as f64;
-            self.mean_us += (wall_us - self.mean_us) / 64.0;
+            self.n_measured = (self.n_measured + 1).min(64);
+            self.mean_us += (wall_us - self.mean_us) / f64::from(self.n_measured);
             log_end(&held, &outcome, usage.wall_us);
             if let Some(settle) = settle::settle(&self.policy, &held, outcome, &usage) {
                 self.settles.push_back(settle);
@@ -378,7 +382,7 @@ impl Worker {
                 }
                 if let Some((request, quotas)) = reserve {
                     let reservation = turn.reserved;
-                    self.is_hot = reservation.jobs.len() >= request.limit as usize;
+                    self.is_hot = reservation.is_more;
                     let taken = self.taken_in_order(&request, &reservation);
                     self.weights.served(&quotas, &taken);
                     let n_taken = reservation.jobs.len();

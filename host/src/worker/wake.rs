@@ -84,6 +84,11 @@ impl Wake {
         *n = n.saturating_add(1);
     }
 
+    /// A queue that gives nothing for now, paused or at its limit: a signal or the next sweep ends the rest.
+    fn was_closed(&mut self, queue: usize) {
+        self.rests[queue] = (0, Some(Instant::now() + SWEEP_PERIOD));
+    }
+
     fn was_fruitful(&mut self, queue: usize) {
         self.rests[queue] = (0, None);
     }
@@ -124,6 +129,15 @@ impl Worker {
                     self.set_ours(queue, false);
                 }
             }
+            Signal::Push(queue) => {
+                let place = self.options.queues.iter().position(|(name, _)| *name == queue);
+                // The host that watches sees to it; it rings for others when there is more than it takes.
+                if let Some(queue) = place.filter(|queue| self.wake.is_ours[*queue]) {
+                    self.wake.rests[queue] = (0, None);
+                    self.is_hot |= !self.is_draining;
+                }
+            }
+            Signal::Cancel(id) => self.held.cancel(&id),
             Signal::Resubscribed => self.last_check = None,
         }
     }
@@ -196,13 +210,16 @@ impl Worker {
             Ok(Peeked { has_woken, reservation: Some(reservation) }) => {
                 self.redis_answered();
                 let n_taken = reservation.jobs.len();
-                if n_taken + reservation.set_aside.len() > 0 {
+                if !reservation.closed.is_empty() {
+                    self.wake.was_closed(queue);
+                } else if n_taken + reservation.set_aside.len() > 0 || reservation.is_more {
                     self.wake.was_fruitful(queue);
                 } else if has_woken && reservation.broken.is_empty() {
                     self.wake.was_fruitless(queue);
                 }
                 // One job for one slot says nothing of a second, unless it was there before.
-                let is_more = n_taken >= limit && (limit > 1 || is_at_once);
+                let is_full = n_taken >= limit;
+                let is_more = if is_full { limit > 1 || is_at_once } else { reservation.is_more };
                 self.take_in(reservation);
                 if is_more && !self.is_draining {
                     self.is_hot = true;

@@ -112,6 +112,16 @@ local function settings(q)
   return q.set
 end
 
+-- Why nothing of a queue is handed out now, or nil.
+local function closed(q)
+  local set = settings(q)
+  if set.paused then
+    return 'paused'
+  elseif set.concurrency and call('ZCARD', q.inflight) >= set.concurrency then
+    return 'full'
+  end
+end
+
 -- Records that were not run: index of the queue, id, reason, '1' when it is in the DLQ.
 local asides = {}
 local function report(q, id, reason, is_dead)
@@ -209,6 +219,19 @@ local function to_schedule(q, id, seconds, nanos)
   if not q.soonest or due < q.soonest then
     q.soonest = due
   end
+end
+-- Whether a queue has jobs that could be handed out now.
+local function has_ready(q)
+  if closed(q) then
+    return false
+  end
+  for priority in string.gmatch(settings(q).priorities or '', '%d') do
+    local length = try('LLEN', prio_list(q, priority))
+    if type(length) == 'number' and length > 0 then
+      return true
+    end
+  end
+  return call('LLEN', q.ready) > 0
 end
 local function write_list(list)
   if list.n_heads > 0 then

@@ -31,7 +31,7 @@ local function reserve()
   local score = whole(expires_ms)
   local expires = score .. '000000'
   local keep_seconds = expires_ms / 1000 + 3600
-  local shares, jobs, taken, broken, closed = {}, {}, {}, {}, {}
+  local shares, jobs, taken, broken, shut = {}, {}, {}, {}, {}
   local n_jobs, n_entries, next_ms = 0, 0, nil
   local handed, extras = {}, {}
 
@@ -267,13 +267,11 @@ local function reserve()
         reclaim(share.q)
         promote(share.q)
       end
-      local set = settings(share.q)
-      share.room = set.concurrency and math.max(0, set.concurrency - call('ZCARD', share.q.inflight)) or math.huge
-      if set.paused then
-        closed[#closed + 1], closed[#closed + 2] = share.q.index, 'paused'
-      elseif share.room == 0 then
-        closed[#closed + 1], closed[#closed + 2] = share.q.index, 'full'
+      local most, why = settings(share.q).concurrency, closed(share.q)
+      if why then
+        shut[#shut + 1], shut[#shut + 2] = share.q.index, why
       else
+        share.room = most and most - call('ZCARD', share.q.inflight) or math.huge
         share.lists = lists_of(share.q)
         shares[#shares + 1] = share
       end
@@ -296,7 +294,7 @@ local function reserve()
   local is_more = 0
   for _, share in ipairs(shares) do
     if share.room == 0 then
-      closed[#closed + 1], closed[#closed + 2] = share.q.index, 'full'
+      shut[#shut + 1], shut[#shut + 2] = share.q.index, 'full'
     elseif not share.is_empty then
       is_more = 1
     end
@@ -306,5 +304,5 @@ local function reserve()
     end
   end
   return { whole(now_ms), revision(), next_ms and whole(math.ceil(next_ms)) or '', kinds, jobs, extras,
-    taken, asides, broken, closed, is_more }
+    taken, asides, broken, shut, is_more }
 end

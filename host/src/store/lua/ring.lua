@@ -43,7 +43,7 @@ for _, q in ipairs(queues) do
     if owner == session or not ends or tonumber(ends) <= now_ms then
       n_rung = n_rung + ring(q)
     end
-  elseif n_rung == 0 and not trouble(q) and call('LLEN', q.ready) > 0 then
+  elseif n_rung == 0 and not trouble(q) and has_ready(q) then
     n_rung = ring(q)
   end
 end

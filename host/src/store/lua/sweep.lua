@@ -86,7 +86,7 @@ for _, q in ipairs(queues) do
     if session ~= '' and watch(q) then
       watched[#watched + 1] = q.index
     end
-    if call('LLEN', q.ready) > 0 then
+    if has_ready(q) then
       waiting[#waiting + 1] = q.index
     end
   end
