@@ -36,28 +36,26 @@ pub(super) enum QueuesCommand {
 
 /// Arguments of `wasmhost queues set`.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, id = "change")]
 pub(super) struct SetArgs {
     /// Queue
-    #[arg(group = "queue_name")]
     queue: String,
     /// Most jobs that run at once in the whole fleet
-    #[arg(long, value_name = "N|none", value_parser = parse_count, group = "change")]
+    #[arg(long, value_name = "N|none", value_parser = parse_count)]
     concurrency: Option<Limit<u32>>,
     /// Most jobs of one limit key that run at once
-    #[arg(long, value_name = "N|none", value_parser = parse_count, group = "change")]
+    #[arg(long, value_name = "N|none", value_parser = parse_count)]
     key_concurrency: Option<Limit<u32>>,
     /// Most jobs of one limit key that begin in a time, for example 100/1m
-    #[arg(long, value_name = "N/DURATION|none", value_parser = parse_rate, group = "change")]
+    #[arg(long, value_name = "N/DURATION|none", value_parser = parse_rate)]
     key_rate: Option<Limit<(u32, Duration)>>,
     /// Whether jobs of one limit key run one at a time and in order, a retry before the next
-    #[arg(long, value_name = "any|strict", group = "change", conflicts_with = "key_concurrency")]
+    #[arg(long, value_name = "any|strict", conflicts_with = "key_concurrency")]
     key_order: Option<KeyOrder>,
     /// Most jobs that may wait
-    #[arg(long, value_name = "N|none", value_parser = parse_capacity, group = "change")]
+    #[arg(long, value_name = "N|none", value_parser = parse_capacity)]
     capacity: Option<Limit<u64>>,
     /// What a full queue does with a new job
-    #[arg(long, value_name = "refuse|drop-oldest", group = "change")]
+    #[arg(long, value_name = "refuse|drop-oldest")]
     on_full: Option<WhenFull>,
 }
 
@@ -121,15 +119,14 @@ const PERIOD_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs the command.
 pub(super) async fn run(global: Global, command: QueuesCommand) -> Result<ExitCode, Failure> {
-    let store = global.connect().await?;
     let (queue, change) = match command {
         QueuesCommand::Ls => {
-            let queues = store.queues().await?;
+            let queues = global.connect().await?.queues().await?;
             list(global.output, &queues);
             return Ok(ExitCode::SUCCESS);
         }
         QueuesCommand::Show { queue } => {
-            let queues = store.queues().await?;
+            let queues = global.connect().await?.queues().await?;
             let Some(info) = queues.iter().find(|info| info.name == queue) else {
                 return Err(Failure::new(format!("there is no queue `{}`", crate::job::visible(&queue)))
                     .hint("`wasmhost queues ls` lists them; a queue begins with its first job"));
@@ -152,10 +149,14 @@ pub(super) async fn run(global: Global, command: QueuesCommand) -> Result<ExitCo
                 }),
                 ..QueueChange::default()
             };
+            if change == QueueChange::default() {
+                return Err(Failure::usage("nothing to set was named")
+                    .hint("for example `--concurrency 10`; `wasmhost queues set --help` lists the settings"));
+            }
             (args.queue, change)
         }
     };
-    let settings = store.set_queue(&queue, &change).await?;
+    let settings = global.connect().await?.set_queue(&queue, &change).await?;
     match global.output {
         Output::Json => print::json(&json!({ "name": queue, "settings": settings_shape(&settings) })),
         Output::Text => {

@@ -206,15 +206,16 @@ fn launch(port: u16, dir: &Path, arguments: &[String]) -> Result<Running, String
         .map_err(|error| error.to_string())?;
     let mut lines = BufReader::new(keeper.stdout.take().expect("a pipe")).lines();
     let mut log = String::new();
-    let mut pid = None;
+    // On a busy machine the server is sometimes ready before the keeper has said its pid.
+    let (mut pid, mut is_ready) = (None, false);
     while let Some(Ok(line)) = lines.next() {
         if let Some(number) = line.strip_prefix("pid ") {
             pid = number.parse().ok();
         }
         log.push_str(&line);
         log.push('\n');
-        if line.contains("Ready to accept connections") {
-            let pid = pid.expect("the keeper says the pid first");
+        is_ready |= line.contains("Ready to accept connections");
+        if let Some(pid) = pid.filter(|_| is_ready) {
             let log = Arc::new(Mutex::new(log));
             let sink = Arc::clone(&log);
             std::thread::spawn(move || {
