@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::jumpscript::Digest;
+use crate::retry::RetryWish;
 
 /// Longest queue, type or idempotency key in bytes.
 pub const NAME_BYTES_MAX: usize = 200;
@@ -228,8 +229,12 @@ pub struct NewJob {
     pub run_at: Option<Timestamp>,
     /// Wall time of one attempt; [`TIMEOUT`] when none is given.
     pub timeout: Option<Duration>,
-    /// Executions in all; [`MAX_ATTEMPTS`] when none is given.
+    /// Executions in all; the manifest's when none is given, else [`MAX_ATTEMPTS`].
     pub max_attempts: Option<u32>,
+    /// Delay before the second execution, before jitter; the manifest's when none is given, else the host's.
+    pub retry_base: Option<Duration>,
+    /// Longest delay between two executions; the manifest's when none is given, else the host's.
+    pub retry_cap: Option<Duration>,
     /// Two jobs of a queue with the same key are one: the second call answers the first one's id.
     pub idempotency_key: Option<String>,
     /// The code to run, whatever is published meanwhile.
@@ -257,6 +262,8 @@ impl NewJob {
             run_at: None,
             timeout: None,
             max_attempts: None,
+            retry_base: None,
+            retry_cap: None,
             idempotency_key: None,
             pin: None,
             metadata: Vec::new(),
@@ -264,6 +271,12 @@ impl NewJob {
             limit_key: None,
             supersede_key: None,
         }
+    }
+
+    /// What it says about its retries.
+    #[must_use]
+    pub const fn retry(&self) -> RetryWish {
+        RetryWish { base: self.retry_base, cap: self.retry_cap, max_attempts: self.max_attempts }
     }
 
     /// Checks everything that can be checked without Redis.
@@ -302,11 +315,10 @@ impl NewJob {
         if self.run_at.is_some_and(|at| at > latest) {
             return Err(format!("the run time lies more than {RUN_AT_YEARS_MAX} years ahead"));
         }
-        if let Some(n) = self.max_attempts
-            && !(1..=MAX_ATTEMPTS_MAX).contains(&n)
-        {
-            return Err(format!("max attempts is {n}, must be between 1 and {MAX_ATTEMPTS_MAX}"));
-        }
+        self.retry().check(|field| match field {
+            "max_attempts" => "max attempts".to_owned(),
+            field => format!("the retry {field}"),
+        })?;
         if let Some(timeout) = self.timeout
             && (timeout.is_zero() || timeout > TIMEOUT_MAX)
         {
@@ -335,8 +347,8 @@ pub struct Reserved {
     pub token: String,
     /// Failed executions so far; this one is number `attempts + 1`.
     pub attempts: u32,
-    /// Executions in all.
-    pub max_attempts: u32,
+    /// What the producer said about retries.
+    pub retry: RetryWish,
     /// Hand-outs so far, this one included; counts even when the worker dies.
     pub deliveries: u32,
     /// Wall time of this attempt, when the producer named one.

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::job::visible;
 use crate::permissions::Permissions;
+use crate::retry::RetryWish;
 
 /// The organization of the jumpscripts that ship with wasmhost, and of a type without one.
 pub const OWN_ORGANIZATION: &str = "wasmhost";
@@ -224,9 +225,47 @@ pub struct Manifest {
     /// Linear memory it may have, in MiB; the node's limit holds above it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
-    /// What it asks to reach outside its sandbox. A table, so it comes last.
+    /// How its failed jobs run again, where the job does not say. The tables come last.
+    #[serde(skip_serializing_if = "Retry::is_empty")]
+    pub retry: Retry,
+    /// What it asks to reach outside its sandbox.
     #[serde(skip_serializing_if = "Permissions::is_empty")]
     pub permissions: Permissions,
+}
+
+/// The table `[retry]` of a manifest. Every key is optional; unknown keys are refused by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retry {
+    /// Delay before the second execution, before jitter, such as `1s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Longest delay, before jitter, such as `10m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cap: Option<String>,
+    /// Executions in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+}
+
+impl Retry {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for (key, text) in [("base", &self.base), ("cap", &self.cap)] {
+            if let Some(text) = text {
+                crate::clock::parse_duration(text).map_err(|e| format!("manifest key `retry.{key}`: {e}"))?;
+            }
+        }
+        self.wish().check(|field| format!("manifest key `retry.{field}`"))
+    }
+
+    fn wish(&self) -> RetryWish {
+        let duration = |text: &Option<String>| crate::clock::parse_duration(text.as_deref()?).ok();
+        RetryWish { base: duration(&self.base), cap: duration(&self.cap), max_attempts: self.max_attempts }
+    }
 }
 
 impl Manifest {
@@ -247,6 +286,12 @@ impl Manifest {
     #[must_use]
     pub fn attempt_timeout(&self) -> Option<Duration> {
         crate::clock::parse_duration(self.timeout.as_deref()?).ok()
+    }
+
+    /// What it says about the retries of its jobs; a value that makes no sense says nothing.
+    #[must_use]
+    pub fn retry_wish(&self) -> RetryWish {
+        self.retry.wish().clamped()
     }
 
     /// The linear memory it asks for, in bytes.
@@ -278,6 +323,7 @@ impl Manifest {
         if self.memory_mib == Some(0) {
             return Err("manifest key `memory_mib` is 0, must be at least 1".to_owned());
         }
+        self.retry.check()?;
         self.permissions.check()?;
         for word in &self.types {
             crate::job::check_name("manifest key `types`: type", word)?;
@@ -398,6 +444,27 @@ mod tests {
         assert!(Manifest::parse("timeout = '0s'").unwrap_err().contains("`timeout`"));
         assert!(Manifest::parse("version = 'one'").unwrap_err().contains("`one`"));
         assert_eq!(Manifest::parse("types = ['echo']").unwrap().types, ["echo"]);
+    }
+
+    #[test]
+    fn the_retry_table_of_a_manifest_is_checked_and_read() {
+        for (text, part) in [
+            ("base = '0s'", "`retry.base`"),
+            ("base = 'soon'", "`retry.base`"),
+            ("cap = '25h'", "`retry.cap`"),
+            ("base = '2s'\ncap = '1s'", "`retry.cap`"),
+            ("max_attempts = 0", "`retry.max_attempts`"),
+            ("max_attempts = 1001", "`retry.max_attempts`"),
+            ("max_attempts = -1", "max_attempts"),
+            ("bsae = '1s'", "bsae"),
+        ] {
+            let error = Manifest::parse(&format!("[retry]\n{text}")).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        let manifest = Manifest::parse("[retry]\nbase = '5ms'\nmax_attempts = 2").unwrap();
+        let wish = RetryWish { base: Some(Duration::from_millis(5)), cap: None, max_attempts: Some(2) };
+        assert_eq!(manifest.retry_wish(), wish);
+        assert_eq!(toml::from_str::<Manifest>(&toml::to_string(&manifest).unwrap()).unwrap(), manifest);
     }
 
     #[test]

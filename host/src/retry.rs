@@ -5,10 +5,19 @@
 
 use std::time::Duration;
 
+use crate::clock::format_duration;
+use crate::job::{MAX_ATTEMPTS, MAX_ATTEMPTS_MAX};
+
 /// Delay before the second execution, before jitter.
 pub const BASE: Duration = Duration::from_secs(1);
 /// Longest delay, before jitter.
 pub const CAP: Duration = Duration::from_secs(600);
+/// Longest first delay that can be asked for.
+pub const BASE_MAX: Duration = Duration::from_secs(3600);
+/// Longest cap that can be asked for.
+pub const CAP_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Shortest base and cap.
+pub const DELAY_MIN: Duration = Duration::from_millis(1);
 /// What each further failure multiplies the delay by.
 pub const MULTIPLIER: u32 = 2;
 
@@ -38,6 +47,76 @@ impl RetryPolicy {
     }
 }
 
+/// What a job or a manifest says about its retries. What it leaves out is for the next to say: the job, then the
+/// manifest, then the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetryWish {
+    /// Delay before the second execution, before jitter.
+    pub base: Option<Duration>,
+    /// Longest delay, before jitter; it holds for a base above it too.
+    pub cap: Option<Duration>,
+    /// Executions in all.
+    pub max_attempts: Option<u32>,
+}
+
+impl RetryWish {
+    /// What this one says, and where it says nothing what `next` does.
+    #[must_use]
+    pub fn or(self, next: Self) -> Self {
+        Self {
+            base: self.base.or(next.base),
+            cap: self.cap.or(next.cap),
+            max_attempts: self.max_attempts.or(next.max_attempts),
+        }
+    }
+
+    /// Executions in all.
+    #[must_use]
+    pub fn executions(&self) -> u32 {
+        self.max_attempts.unwrap_or(MAX_ATTEMPTS)
+    }
+
+    /// When a failed job runs again on a host of this policy.
+    #[must_use]
+    pub fn over(&self, policy: RetryPolicy) -> RetryPolicy {
+        RetryPolicy { base: self.base.unwrap_or(policy.base), cap: self.cap.unwrap_or(policy.cap) }
+    }
+
+    /// The same within the limits, for what other programs wrote.
+    #[must_use]
+    pub fn clamped(self) -> Self {
+        Self {
+            base: self.base.map(|base| base.clamp(DELAY_MIN, BASE_MAX)),
+            cap: self.cap.map(|cap| cap.clamp(DELAY_MIN, CAP_MAX)),
+            max_attempts: self.max_attempts.map(|n| n.clamp(1, MAX_ATTEMPTS_MAX)),
+        }
+    }
+
+    /// Checks every value. `name` is how a value is called where it was written, by its name here.
+    ///
+    /// # Errors
+    /// A sentence that names the value and the rule.
+    pub fn check(&self, name: impl Fn(&str) -> String) -> Result<(), String> {
+        for (field, value, most) in [("base", self.base, BASE_MAX), ("cap", self.cap, CAP_MAX)] {
+            if let Some(value) = value.filter(|value| !(DELAY_MIN..=most).contains(value)) {
+                let (name, value, most) = (name(field), format_duration(value), format_duration(most));
+                return Err(format!("{name} is {value}, must be between {} and {most}", format_duration(DELAY_MIN)));
+            }
+        }
+        if let (Some(base), Some(cap)) = (self.base, self.cap)
+            && base > cap
+        {
+            let (base_name, cap_name) = (name("base"), name("cap"));
+            let (base, cap) = (format_duration(base), format_duration(cap));
+            return Err(format!("{base_name} is {base}, must be at most {cap_name}, which is {cap}"));
+        }
+        if let Some(n) = self.max_attempts.filter(|n| !(1..=MAX_ATTEMPTS_MAX).contains(n)) {
+            return Err(format!("{} is {n}, must be between 1 and {MAX_ATTEMPTS_MAX}", name("max_attempts")));
+        }
+        Ok(())
+    }
+}
+
 /// A uniform number in 0..1.
 #[must_use]
 pub fn chance() -> f64 {
@@ -57,6 +136,34 @@ mod tests {
         let full: Vec<u64> = (1..=6).map(|n| policy.delay(n, 1.0).as_secs()).collect();
         assert_eq!(full, [1, 2, 4, 8, 10, 10]);
         assert_eq!(policy.delay(u32::MAX, 1.0).as_secs(), 10);
+    }
+
+    #[test]
+    fn the_job_decides_before_the_manifest_and_the_manifest_before_the_host() {
+        let second = Duration::from_secs;
+        let job = RetryWish { base: Some(second(2)), ..RetryWish::default() };
+        let manifest = RetryWish { base: Some(second(3)), cap: Some(second(30)), max_attempts: Some(7) };
+        let wish = job.or(manifest);
+        assert_eq!(wish, RetryWish { base: Some(second(2)), cap: Some(second(30)), max_attempts: Some(7) });
+        let host = RetryPolicy { base: second(1), cap: second(600) };
+        assert_eq!(wish.over(host), RetryPolicy { base: second(2), cap: second(30) });
+        assert_eq!(RetryWish::default().over(host), host);
+        assert_eq!(RetryWish::default().executions(), MAX_ATTEMPTS);
+    }
+
+    #[test]
+    fn a_wish_out_of_range_is_refused_by_its_name() {
+        let name = |field: &str| format!("`retry.{field}`");
+        let check = |base_ms: u64, cap_ms: u64, n: u32| {
+            let (base, cap) = (Some(Duration::from_millis(base_ms)), Some(Duration::from_millis(cap_ms)));
+            RetryWish { base, cap, max_attempts: Some(n) }.check(name)
+        };
+        assert_eq!(check(1, 1, 1), Ok(()));
+        assert!(check(0, 1, 1).unwrap_err().contains("`retry.base`"));
+        assert!(check(1, 0, 1).unwrap_err().contains("`retry.cap`"));
+        assert!(check(2, 1, 1).unwrap_err().contains("at most `retry.cap`"));
+        assert!(check(1, 24 * 3_600_000 + 1, 1).unwrap_err().contains("`retry.cap`"));
+        assert!(check(1, 1, 0).unwrap_err().contains("`retry.max_attempts`"));
     }
 
     #[test]

@@ -137,6 +137,83 @@ async fn a_failing_job_is_retried_until_its_attempts_are_used_up() {
     assert_eq!(record.number("deliveries"), Some(3));
 }
 
+#[tokio::test]
+async fn a_manifest_says_how_its_jobs_are_retried_and_a_job_may_say_otherwise() {
+    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (file, manifest) = (folder.path().join("end.wasm"), folder.path().join("end.toml"));
+    std::fs::copy(guests::path("end"), &file).unwrap();
+    let publish = || world.cli(&["publish", file.to_str().unwrap()]).run();
+    std::fs::write(&manifest, "[retry]\nbase = '0s'\n").unwrap();
+    let said = publish().fails(1);
+    assert!(said.contains("`retry.base`"), "{said}");
+    std::fs::write(&manifest, "[retry]\nbase = '1ms'\ncap = '5ms'\nmax_attempts = 7\n").unwrap();
+    publish().ok();
+    // The host's own policy would take minutes.
+    let config = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(config.path(), "[retry]\nbase = '1h'\ncap = '24h'\n").unwrap();
+    let _host = world.host(&["--config", config.path().to_str().unwrap()]);
+    let failing = || NewJob::new("default", "end", "failed");
+    let by_manifest = world.ended(&world.submit(failing()).await).await;
+    assert_eq!((by_manifest.state(), by_manifest.attempts()), (Some(JobState::Dlq), 7), "{by_manifest:?}");
+    assert_eq!(by_manifest.number("deliveries"), Some(7));
+    let by_job = world.ended(&world.submit(NewJob { max_attempts: Some(2), ..failing() }).await).await;
+    assert_eq!((by_job.state(), by_job.attempts()), (Some(JobState::Dlq), 2), "{by_job:?}");
+    let arguments = [
+        "submit",
+        "--type",
+        "end",
+        "--payload",
+        "failed",
+        "--retry-base",
+        "1h",
+        "--retry-cap",
+        "24h",
+        "--output",
+        "json",
+    ];
+    let shown: serde_json::Value = serde_json::from_str(&world.cli(&arguments).run().ok()).unwrap();
+    let waits = JobId::from(shown["id"].as_str().unwrap());
+    let record = wait_until("the job waits for its second attempt", PATIENCE, async || {
+        world.store.job(&waits).await.ok()?.filter(|record| record.attempts() == 1)
+    })
+    .await;
+    assert_eq!(record.state(), Some(JobState::Scheduled), "an hour, however the dice fall: {record:?}");
+}
+
+#[tokio::test]
+async fn what_a_guest_says_of_its_next_attempt_is_done() {
+    let world = World::new().await;
+    world.publish("end");
+    // Preview 2 has no exit codes but 0 and 1.
+    world.publish("command-preview1");
+    let config = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(config.path(), "[retry]\nbase = '1ms'\ncap = '5ms'\n").unwrap();
+    let _host = world.host(&["--config", config.path().to_str().unwrap()]);
+    let submit = async |job_type: &str, payload: &str| {
+        world.submit(NewJob { max_attempts: Some(2), ..NewJob::new("default", job_type, payload) }).await
+    };
+    let later = submit("end", "later").await;
+    let record = wait_until("the job waits for its second attempt", PATIENCE, async || {
+        world.store.job(&later).await.ok()?.filter(|record| record.state() == Some(JobState::Scheduled))
+    })
+    .await;
+    let (failed, due) = (record.time("failed_at_nano").unwrap(), record.time("run_at_nano").unwrap());
+    assert_eq!(due.since(failed), Duration::from_millis(1_500), "{record:?}");
+    let record = world.ended(&submit("end", "reject").await).await;
+    assert_eq!((record.state(), record.attempts()), (Some(JobState::Dlq), 1), "{record:?}");
+    assert_eq!(record.text("error_kind").as_deref(), Some("rejected"));
+    assert_eq!(record.text("dlq_reason").as_deref(), Some("makes no sense"));
+    for (job_type, payload, words) in [("end", "retry", "busy"), ("command", "exit 75", "exit code 75")] {
+        let record = world.ended(&submit(job_type, payload).await).await;
+        assert_eq!((record.state(), record.attempts()), (Some(JobState::Dlq), 2), "{record:?}");
+        assert_eq!(record.text("error_kind").as_deref(), Some("retry"));
+        assert!(record.text("last_error").unwrap().contains(words), "{record:?}");
+    }
+    let record = world.ended(&later).await;
+    assert_eq!((record.state(), record.attempts()), (Some(JobState::Dlq), 2), "{record:?}");
+}
+
 /// A host is killed with signal 9 in the middle of a thousand jobs; a second one finishes all of them.
 #[tokio::test]
 async fn jobs_of_a_killed_host_are_finished_by_another_and_none_is_lost() {

@@ -33,9 +33,15 @@ pub(super) struct SubmitArgs {
     /// Run at this time: RFC 3339, Unix seconds, or milliseconds
     #[arg(long, value_name = "TIME", value_parser = parse_timestamp)]
     run_at: Option<Timestamp>,
-    /// Executions in all [default: 5]
+    /// Executions in all [default: the manifest's, else 5]
     #[arg(long, value_name = "N")]
     max_attempts: Option<u32>,
+    /// Delay before the second execution, before jitter [default: the manifest's, else the host's retry.base]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    retry_base: Option<Duration>,
+    /// Longest delay between two executions [default: the manifest's, else the host's retry.cap]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    retry_cap: Option<Duration>,
     /// Wall time of one attempt [default: the manifest's, else 30s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
@@ -86,6 +92,8 @@ pub(super) async fn run(global: Global, args: SubmitArgs) -> Result<ExitCode, Fa
         run_at: args.run_at.or_else(|| args.delay.map(|delay| Timestamp::now().after(delay))),
         timeout: args.timeout,
         max_attempts: args.max_attempts,
+        retry_base: args.retry_base,
+        retry_cap: args.retry_cap,
         idempotency_key: args.idempotency_key,
         pin: args.pin,
         metadata: args.metadata,

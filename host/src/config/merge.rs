@@ -266,13 +266,18 @@ impl Merge<'_> {
     }
 
     fn retry(&mut self) -> Result<RetryPolicy, Error> {
-        let cap = self.take("retry.cap", |g| g.retry_cap, || retry::CAP, |d| check::between(d, MILLISECOND, DAY))?;
+        let cap = self.take(
+            "retry.cap",
+            |g| g.retry_cap,
+            || retry::CAP,
+            |d| check::between(d, retry::DELAY_MIN, retry::CAP_MAX),
+        )?;
         let base = self.take(
             "retry.base",
             |g| g.retry_base,
             || retry::BASE.min(cap),
             |d| {
-                check::between(d, MILLISECOND, HOUR)?;
+                check::between(d, retry::DELAY_MIN, retry::BASE_MAX)?;
                 if *d > cap { Err(format!("must be at most `retry.cap`, which is {}", cap.show())) } else { Ok(()) }
             },
         )?;

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use crate::job::Reserved;
 use crate::outcome::{Outcome, Usage};
 use crate::ports::JobSink;
+use crate::retry::RetryWish;
 use crate::sandbox::CancelFlag;
 
 /// What runs attempts of one sort.
@@ -36,6 +37,8 @@ pub struct Attempt {
     pub sink: Arc<dyn JobSink>,
     /// Set from outside to stop the attempt.
     pub cancel: CancelFlag,
+    /// What the code's manifest says about retries; nothing as long as the code is not loaded.
+    pub manifest_retry: RetryWish,
     /// Where its end goes; taken by the first end.
     completions: Option<Arc<Completions>>,
 }
@@ -45,7 +48,7 @@ impl Attempt {
     #[must_use]
     pub fn new(job: Reserved, sink: Arc<dyn JobSink>, cancel: CancelFlag, completions: &Arc<Completions>) -> Self {
         completions.running.fetch_add(1, Ordering::Relaxed);
-        Self { job, sink, cancel, completions: Some(Arc::clone(completions)) }
+        Self { job, sink, cancel, manifest_retry: RetryWish::default(), completions: Some(Arc::clone(completions)) }
     }
 
     /// Ends the attempt.
@@ -57,7 +60,7 @@ impl Attempt {
         if let Some(completions) = self.completions.take() {
             let id = self.job.id.clone();
             let token = std::mem::take(&mut self.job.token);
-            completions.push(Completion { id, token, outcome, usage });
+            completions.push(Completion { id, token, outcome, usage, manifest_retry: self.manifest_retry });
         }
     }
 }
@@ -83,6 +86,8 @@ pub struct Completion {
     pub outcome: Outcome,
     /// What it used.
     pub usage: Usage,
+    /// What the manifest of its code says about retries.
+    pub manifest_retry: RetryWish,
 }
 
 /// Ends that pile up before the I/O thread is woken for them.

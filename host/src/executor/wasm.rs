@@ -277,10 +277,11 @@ async fn run_guests(shared: &Arc<Shared>) {
 }
 
 fn call_of(attempt: &mut Attempt, options: &WasmOptions, script: &Script) -> Call {
+    let manifest = script.manifest();
+    attempt.manifest_retry = manifest.retry_wish();
     let job: &mut Reserved = &mut attempt.job;
     let number = job.attempt();
     let now = Timestamp::now();
-    let manifest = script.manifest();
     let timeout = job.timeout.or_else(|| manifest.attempt_timeout()).unwrap_or(TIMEOUT);
     Call {
         id: job.id.to_string(),
@@ -288,7 +289,7 @@ fn call_of(attempt: &mut Attempt, options: &WasmOptions, script: &Script) -> Cal
         job_type: std::mem::take(&mut job.job_type),
         node: options.node.clone(),
         attempt: number,
-        max_attempts: job.max_attempts,
+        max_attempts: job.retry.or(attempt.manifest_retry).executions(),
         deadline_ms: now.after(timeout).millis(),
         enqueued_at_ms: job.created_at.unwrap_or(now).millis(),
         content_type: std::mem::take(&mut job.content_type),

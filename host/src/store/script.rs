@@ -131,6 +131,11 @@ impl Call {
         if let Some(n) = job.max_attempts {
             add("max_attempts", n.to_string());
         }
+        for (name, delay) in [("retry_base_ms", job.retry_base), ("retry_cap_ms", job.retry_cap)] {
+            if let Some(delay) = delay {
+                add(name, delay.as_millis().to_string());
+            }
+        }
         if let Some(digest) = &job.pin {
             add("pin", digest.to_string());
         }

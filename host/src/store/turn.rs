@@ -14,8 +14,9 @@ use super::script::{self, Call, Lanes, Reply};
 use super::{Error, RESERVE_MAX, SETTLE_MAX, Store};
 use crate::clock::Timestamp;
 use crate::effects::{Effect, Effects};
-use crate::job::{JobId, MAX_ATTEMPTS, Reserved, TIMEOUT_MAX};
+use crate::job::{JobId, Reserved, TIMEOUT_MAX};
 use crate::jumpscript::Digest;
+use crate::retry::RetryWish;
 
 /// Longest lease.
 pub const LEASE_MAX: Duration = Duration::from_secs(3600);
@@ -23,6 +24,8 @@ pub const LEASE_MAX: Duration = Duration::from_secs(3600);
 const DELAY_MS_MAX: u64 = 100 * 365 * 86_400 * 1000;
 /// Entries of one job in the answer of `lua/reserve.lua`.
 const JOB_ENTRIES: usize = 5;
+/// Entries of one job that says more than others.
+const EXTRA_ENTRIES: usize = 8;
 /// Most fields one command of a script sets; longer lists are split. Lua's stack holds some thousand values.
 const FIELDS_MAX: usize = 1000;
 
@@ -301,7 +304,7 @@ impl Store {
             content_type: extra.content_type,
             token: token.to_owned(),
             attempts: extra.attempts,
-            max_attempts: extra.max_attempts,
+            retry: extra.retry,
             deliveries: extra.deliveries,
             timeout: extra.timeout,
             created_at,
@@ -469,7 +472,7 @@ fn kinds(mut reply: Reply, lanes: &Lanes<'_>) -> Result<Vec<Kind>, Error> {
 /// What only some jobs say.
 struct Extra {
     attempts: u32,
-    max_attempts: u32,
+    retry: RetryWish,
     timeout: Option<Duration>,
     deliveries: u32,
     content_type: String,
@@ -480,7 +483,7 @@ impl Default for Extra {
     fn default() -> Self {
         Self {
             attempts: 0,
-            max_attempts: MAX_ATTEMPTS,
+            retry: RetryWish::default(),
             timeout: None,
             deliveries: 1,
             content_type: String::new(),
@@ -490,13 +493,10 @@ impl Default for Extra {
 }
 
 fn extras(mut reply: Reply) -> Result<Vec<Extra>, Error> {
-    let mut extras = Vec::with_capacity(reply.len() / 6);
+    let mut extras = Vec::with_capacity(reply.len() / EXTRA_ENTRIES);
     while !reply.is_empty() {
         let attempts = reply.count()?;
-        let max_attempts = match reply.count()? {
-            0 => MAX_ATTEMPTS,
-            n => n,
-        };
+        let max_attempts = Some(reply.count()?).filter(|n| *n > 0);
         // The script let digits through only; more of them than a number holds are more than the longest timeout.
         let timeout = match reply.text()?.parse::<u64>() {
             Ok(0) => None,
@@ -505,9 +505,16 @@ fn extras(mut reply: Reply) -> Result<Vec<Extra>, Error> {
         };
         let (deliveries, content_type) = (reply.count()?, reply.text()?);
         let metadata = script::metadata_pairs(&reply.bytes()?);
-        extras.push(Extra { attempts, max_attempts, timeout, deliveries, content_type, metadata });
+        let (base, cap) = (milliseconds(&reply.text()?), milliseconds(&reply.text()?));
+        let retry = RetryWish { base, cap, max_attempts }.clamped();
+        extras.push(Extra { attempts, retry, timeout, deliveries, content_type, metadata });
     }
     Ok(extras)
+}
+
+/// A delay in a record; the script let digits through only, and what is more than a number holds is clamped later.
+fn milliseconds(text: &str) -> Option<Duration> {
+    (!text.is_empty()).then(|| Duration::from_millis(text.parse().unwrap_or(u64::MAX)))
 }
 
 /// Effects as `lua/effects.lua` reads them.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::job::{JobId, Reserved};
 use crate::jumpscript::Digest;
+use crate::retry::RetryWish;
 use crate::sandbox::CancelFlag;
 use crate::store::Lease;
 
@@ -19,8 +20,8 @@ pub(super) struct Held {
     pub(super) token: String,
     /// Failed executions before this one.
     pub(super) attempts: u32,
-    /// Executions in all.
-    pub(super) max_attempts: u32,
+    /// What the producer said about retries.
+    pub(super) retry: RetryWish,
     /// The code it runs.
     pub(super) digest: Option<Digest>,
     /// Its type, for the log.
@@ -40,7 +41,7 @@ impl Held {
             queue: job.queue.clone(),
             token: job.token.clone(),
             attempts: job.attempts,
-            max_attempts: job.max_attempts,
+            retry: job.retry,
             digest: job.digest,
             job_type: job.job_type.clone(),
             cancel,
@@ -49,13 +50,13 @@ impl Held {
     }
 
     #[cfg(test)]
-    pub(super) fn for_tests(id: JobId, attempts: u32, max_attempts: u32) -> Self {
+    pub(super) fn for_tests(id: JobId, attempts: u32, retry: RetryWish) -> Self {
         Self {
             id,
             queue: "q".into(),
             token: "t".into(),
             attempts,
-            max_attempts,
+            retry,
             digest: None,
             job_type: "x".into(),
             cancel: CancelFlag::new(),

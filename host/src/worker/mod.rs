@@ -42,7 +42,7 @@ use crate::executor::{Attempt, Completion, Completions, Executor};
 use crate::job::{JobId, Reserved};
 use crate::outcome::Outcome;
 use crate::ports::{Pulse, Seen};
-use crate::retry::RetryPolicy;
+use crate::retry::{RetryPolicy, RetryWish};
 use crate::sandbox::CancelFlag;
 use crate::shutdown;
 use crate::store::{Lease, QueueShare, Reservation, Reserve, Settle, Settled, Signal, Store, Turn, new_token};
@@ -293,7 +293,7 @@ impl Worker {
     fn collect(&mut self) {
         let mut ended = std::mem::take(&mut self.ended);
         self.completions.take(&mut ended);
-        for Completion { id, token, outcome, usage } in ended.drain(..) {
+        for Completion { id, token, outcome, usage, manifest_retry } in ended.drain(..) {
             let Some(held) = self.held.remove(&id, &token) else {
                 self.totals.lost += 1;
                 continue;
@@ -303,7 +303,7 @@ impl Worker {
             self.n_measured = (self.n_measured + 1).min(64);
             self.mean_us += (wall_us - self.mean_us) / f64::from(self.n_measured);
             log_end(&held, &outcome, usage.wall_us);
-            if let Some(settle) = settle::settle(&self.policy, &held, outcome, &usage) {
+            if let Some(settle) = settle::settle(&self.policy, &held, manifest_retry, outcome, &usage) {
                 self.settles.push_back(settle);
             }
         }
@@ -465,7 +465,9 @@ impl Worker {
 
     fn release(&mut self, job: &Reserved) {
         let held = Held::of(job, CancelFlag::new());
-        if let Some(settle) = settle::settle(&self.policy, &held, Outcome::Cancelled, &Default::default()) {
+        if let Some(settle) =
+            settle::settle(&self.policy, &held, RetryWish::default(), Outcome::Cancelled, &Default::default())
+        {
             self.settles.push_back(settle);
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::held::Held;
 use crate::effects::Effects;
 use crate::outcome::{Outcome, Usage};
-use crate::retry::{self, RetryPolicy};
+use crate::retry::{self, RetryPolicy, RetryWish};
 use crate::store::{End, Settle};
 
 /// Longest error text kept in a job's row, in bytes.
@@ -24,17 +24,25 @@ pub struct SettlePolicy {
     pub retry: RetryPolicy,
 }
 
-/// The transition that an outcome asks for; `None` when nothing may be written.
+/// The transition that an outcome asks for; `None` when nothing may be written. The job decides about its retries, then
+/// the `manifest` of the code it ran, then the host.
 #[must_use]
-pub(super) fn settle(policy: &SettlePolicy, held: &Held, outcome: Outcome, usage: &Usage) -> Option<Settle> {
+pub(super) fn settle(
+    policy: &SettlePolicy,
+    held: &Held,
+    manifest: RetryWish,
+    outcome: Outcome,
+    usage: &Usage,
+) -> Option<Settle> {
+    let wish = held.retry.or(manifest);
     let failures = held.attempts.saturating_add(1);
     let error = cut(outcome.error_text(), ERROR_BYTES_MAX);
     let kind = outcome.kind();
     let again = |after: Option<Duration>| {
-        if failures >= held.max_attempts {
+        if failures >= wish.executions() {
             return End::Dlq { attempts: failures, error: error.clone(), kind, reason: error.clone() };
         }
-        let after = after.unwrap_or_else(|| policy.retry.delay(failures, retry::chance()));
+        let after = after.unwrap_or_else(|| wish.over(policy.retry).delay(failures, retry::chance()));
         End::Retry { attempts: failures, error: error.clone(), kind, after }
     };
     let end = match outcome {
@@ -48,12 +56,17 @@ pub(super) fn settle(policy: &SettlePolicy, held: &Held, outcome: Outcome, usage
         Outcome::Cancelled | Outcome::Conflict => End::Release,
         Outcome::LeaseLost => return None,
     };
+    let mut fields = usage_fields(usage);
+    if let (End::Retry { .. }, None, Some(n)) = (&end, held.retry.max_attempts, manifest.max_attempts) {
+        // The sweeps, which know no manifest, count deliveries against it.
+        fields.push(("max_attempts", n.to_string().into_bytes()));
+    }
     Some(Settle {
         id: held.id.clone(),
         queue: held.queue.clone(),
         token: held.token.clone(),
         end,
-        fields: usage_fields(usage),
+        fields,
         effects: Effects::none(),
         digest: held.digest,
     })
@@ -97,12 +110,14 @@ mod tests {
     use crate::job::JobId;
 
     fn held(attempts: u32, max_attempts: u32) -> Held {
-        Held::for_tests(JobId::from("j"), attempts, max_attempts)
+        let retry = RetryWish { max_attempts: Some(max_attempts), ..RetryWish::default() };
+        Held::for_tests(JobId::from("j"), attempts, retry)
     }
 
     fn end(attempts: u32, max_attempts: u32, outcome: Outcome) -> Option<End> {
         let policy = SettlePolicy { done_ttl: Duration::from_secs(1), retry: RetryPolicy::default() };
-        settle(&policy, &held(attempts, max_attempts), outcome, &Usage::default()).map(|settle| settle.end)
+        settle(&policy, &held(attempts, max_attempts), RetryWish::default(), outcome, &Usage::default())
+            .map(|settle| settle.end)
     }
 
     #[test]
@@ -111,6 +126,41 @@ mod tests {
         assert!(matches!(end(0, 3, failed()), Some(End::Retry { attempts: 1, .. })));
         assert!(matches!(end(1, 3, failed()), Some(End::Retry { attempts: 2, .. })));
         assert!(matches!(end(2, 3, failed()), Some(End::Dlq { attempts: 3, .. })));
+    }
+
+    #[test]
+    fn the_job_decides_about_its_retries_then_the_manifest_then_the_host() {
+        let policy = SettlePolicy { done_ttl: Duration::from_secs(1), retry: RetryPolicy::default() };
+        let ends = |job: RetryWish, manifest: RetryWish, attempts: u32| {
+            let held = Held::for_tests(JobId::from("j"), attempts, job);
+            let outcome = Outcome::Failed { message: "no".into() };
+            settle(&policy, &held, manifest, outcome, &Usage::default()).unwrap()
+        };
+        let most = |n: u32| RetryWish { max_attempts: Some(n), ..RetryWish::default() };
+        assert!(matches!(ends(most(2), most(9), 1).end, End::Dlq { attempts: 2, .. }));
+        assert!(matches!(ends(RetryWish::default(), most(9), 7).end, End::Retry { attempts: 8, .. }));
+        assert!(matches!(ends(RetryWish::default(), most(9), 8).end, End::Dlq { attempts: 9, .. }));
+        assert!(matches!(ends(RetryWish::default(), RetryWish::default(), 4).end, End::Dlq { attempts: 5, .. }));
+        let cap = |ms: u64| RetryWish { cap: Some(Duration::from_millis(ms)), ..RetryWish::default() };
+        for (job, manifest, most_ms) in [(cap(1), cap(600_000), 1), (RetryWish::default(), cap(3), 3)] {
+            for _ in 0..20 {
+                let End::Retry { after, .. } = ends(job, manifest, 3).end else { panic!("it runs again") };
+                assert!(after <= Duration::from_millis(most_ms), "{after:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_manifests_number_of_attempts_is_written_where_the_sweeps_find_it() {
+        let policy = SettlePolicy { done_ttl: Duration::from_secs(1), retry: RetryPolicy::default() };
+        let manifest = RetryWish { max_attempts: Some(9), ..RetryWish::default() };
+        let fields = |job: RetryWish| {
+            let held = Held::for_tests(JobId::from("j"), 0, job);
+            let outcome = Outcome::Failed { message: "no".into() };
+            settle(&policy, &held, manifest, outcome, &Usage::default()).unwrap().fields
+        };
+        assert_eq!(fields(RetryWish::default()), [("max_attempts", b"9".to_vec())]);
+        assert_eq!(fields(RetryWish { max_attempts: Some(4), ..RetryWish::default() }), []);
     }
 
     #[test]

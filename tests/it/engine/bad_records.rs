@@ -1,5 +1,7 @@
 //! Records of foreign or buggy producers: each has its stated end, and the good jobs around it run.
 
+use std::time::Duration;
+
 use wasmhost::job::JobId;
 use wasmhost::store::SetAside;
 
@@ -46,6 +48,13 @@ async fn every_bad_record_has_its_end_and_the_good_jobs_run() {
         ("max attempts x", record("", &["max_attempts", "x"]), Dead("`max_attempts`")),
         ("max attempts 0", record("", &["max_attempts", "0"]), Runs),
         ("max attempts 2^31", record("", &["max_attempts", "2147483648"]), Runs),
+        ("retry base x", record("", &["retry_base_ms", "x"]), Dead("`retry_base_ms`")),
+        ("retry cap -1", record("", &["retry_cap_ms", "-1"]), Dead("`retry_cap_ms`")),
+        (
+            "retry delays beyond u64",
+            record("", &["retry_base_ms", "99999999999999999999999", "retry_cap_ms", "0"]),
+            Runs,
+        ),
         ("timeout -5", record("", &["timeout_nano", "-5"]), Dead("`timeout_nano`")),
         ("timeout 0", record("", &["timeout_nano", "0"]), Runs),
         ("timeout i64 max", record("", &["timeout_nano", "9223372036854775807"]), Runs),
@@ -84,13 +93,17 @@ async fn every_bad_record_has_its_end_and_the_good_jobs_run() {
         for job in turn.reserved.jobs {
             assert_eq!(end(&bench.store, &job, done("")).await, wasmhost::store::Settled::Applied, "{}", job.id);
             match job.id.to_string().as_str() {
-                "max attempts 0" => assert_eq!(job.max_attempts, 1, "TaskHarbor's default runs once"),
-                "max attempts 2^31" => assert_eq!(job.max_attempts, 1000),
+                "max attempts 0" => assert_eq!(job.retry.executions(), 1, "TaskHarbor's default runs once"),
+                "max attempts 2^31" => assert_eq!(job.retry.executions(), 1000),
                 "timeout 0" => assert_eq!(job.timeout, None),
                 "timeout i64 max" | "timeout beyond u64" => assert_eq!(job.timeout.unwrap().as_secs(), 86_400),
                 "no payload" => assert!(job.payload.is_empty()),
-                "no attempts" => assert_eq!((job.attempts, job.max_attempts), (0, 5)),
-                "no max attempts" => assert_eq!((job.attempts, job.max_attempts), (1, 5)),
+                "retry delays beyond u64" => {
+                    let (hour, least) = (Duration::from_secs(3600), Duration::from_millis(1));
+                    assert_eq!((job.retry.base, job.retry.cap), (Some(hour), Some(least)));
+                }
+                "no attempts" => assert_eq!((job.attempts, job.retry.executions()), (0, 5)),
+                "no max attempts" => assert_eq!((job.attempts, job.retry.executions()), (1, 5)),
                 "twin keys" => assert_eq!(job.payload, br#"{"a":1,"a":2}"#),
                 "numbers" => assert_eq!(job.payload, b"[1e400,9223372036854775808,0.1000000000000000055]"),
                 _ => {}

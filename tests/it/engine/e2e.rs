@@ -29,7 +29,7 @@ async fn a_minimal_foreign_job_runs() {
     bench.foreign("mail", "f1", &[]).await;
     let reserved = take_one(&bench.store, "mail").await;
     assert_eq!(reserved.id.as_bytes(), b"f1");
-    assert_eq!((reserved.attempts, reserved.max_attempts, reserved.timeout), (0, 5, None));
+    assert_eq!((reserved.attempts, reserved.retry.executions(), reserved.timeout), (0, 5, None));
     assert_eq!(end(&bench.store, &reserved, done("")).await, Settled::Applied);
     assert_eq!(bench.field("f1", "status").await, "done");
     bench.check().await;

@@ -21,6 +21,8 @@ async fn a_bad_job_is_refused_with_its_field_and_nothing_is_written() {
         (NewJob { job_type: String::new(), ..job("a", "q") }, "type"),
         (NewJob { max_attempts: Some(0), ..job("a", "q") }, "attempts"),
         (NewJob { timeout: Some(Duration::ZERO), ..job("a", "q") }, "timeout"),
+        (NewJob { retry_base: Some(Duration::ZERO), ..job("a", "q") }, "retry base"),
+        (NewJob { retry_cap: Some(Duration::from_secs(90_000)), ..job("a", "q") }, "retry cap"),
         (NewJob { idempotency_key: Some(long), ..job("a", "q") }, "idempotency key"),
         (NewJob { payload: vec![b'x'; 8 * 1024 * 1024 + 1], ..job("a", "q") }, "8388609"),
         (NewJob { run_at: Some(Timestamp::from_nanos(-1)), ..job("a", "q") }, "1970"),
@@ -92,6 +94,8 @@ async fn everything_the_producer_said_comes_back_at_the_reserve() {
         content_type: "image/png".to_owned(),
         timeout: Some(Duration::from_millis(1500)),
         max_attempts: Some(7),
+        retry_base: Some(Duration::from_millis(2)),
+        retry_cap: Some(Duration::from_secs(3)),
         metadata: vec![("trace".to_owned(), "ünïcode \"quoted\"".to_owned())],
         ..job("a", "q")
     };
@@ -100,7 +104,8 @@ async fn everything_the_producer_said_comes_back_at_the_reserve() {
     assert_eq!(found.payload, asked.payload);
     assert_eq!(found.content_type, asked.content_type);
     assert_eq!(found.timeout, asked.timeout);
-    assert_eq!(found.max_attempts, 7);
+    assert_eq!(found.retry, asked.retry());
+    assert_eq!(found.retry.max_attempts, Some(7));
     assert_eq!(found.metadata, asked.metadata);
     assert!(found.created_at.is_some());
 }

@@ -42,10 +42,10 @@ async fn a_job_of_their_producer_runs_here_as_it_was_meant() {
     let plain = take_one(&bench.store, "q").await;
     assert_eq!(plain.payload, b"{\"a\":1}");
     // 0 is their "not given": a worker without a policy runs it once, and nothing limits its time but our default.
-    assert_eq!((plain.max_attempts, plain.timeout, plain.attempts), (1, None, 0));
+    assert_eq!((plain.retry.executions(), plain.timeout, plain.attempts), (1, None, 0));
     assert!(plain.created_at.is_some());
     let rich = take_one(&bench.store, "q").await;
-    assert_eq!((rich.max_attempts, rich.timeout), (3, Some(Duration::from_millis(1500))));
+    assert_eq!((rich.retry.executions(), rich.timeout), (3, Some(Duration::from_millis(1500))));
     assert_eq!(end(&bench.store, &plain, done("ok")).await, Settled::Applied);
     assert_eq!(end(&bench.store, &rich, done("ok")).await, Settled::Applied);
     let (listed, _) = theirs.list("q", "done", 10, None).await;

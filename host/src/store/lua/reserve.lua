@@ -7,14 +7,14 @@
 -- ARGV     1 when a reserve is wanted else 0; then: limit, lease in milliseconds, token, node or empty, 1 to bring back
 --          what is due first else 0, number of queues to ask, and for each: index of the queue, quota
 -- Returns  now in milliseconds, revision, next due in milliseconds or empty, kinds (3 entries each: queue index, type,
---          digest or empty), jobs (5 entries each: kind, id, payload, created at, extra or 0), extras (6 entries each:
---          attempts, max attempts, timeout in nanoseconds, deliveries, content type, metadata; without one they are
---          0, not given, not given, 1, empty, empty), jobs per queue, set aside (4 entries each), broken queues (index
+--          digest or empty), jobs (5 entries each: kind, id, payload, created at, extra or 0), extras (8 entries each:
+--          attempts, max attempts, timeout in nanoseconds, deliveries, content type, metadata, first and longest delay
+--          of retries in milliseconds; without one they are 0, not given, not given, 1, empty, empty, not given twice), jobs per queue, set aside (4 entries each), broken queues (index
 --          and reason), closed queues (index, and why nothing is taken: paused or full), 1 when more may be waiting
 
 local NOTHING = {}
 -- Fields that hold a count, in the order in which they are checked.
-local COUNTS = { 'attempts', 'max_attempts', 'timeout_nano' }
+local COUNTS = { 'attempts', 'max_attempts', 'timeout_nano', 'retry_base_ms', 'retry_cap_ms' }
 
 -- How often one list is asked again in a call, because what it gave could not be handed out.
 local DRAWS_MAX = 6
@@ -123,7 +123,8 @@ local function reserve()
     extras[e + 2] = row.max_attempts and math.max(1, capped(row.max_attempts, ATTEMPTS_MAX)) or 0
     extras[e + 3], extras[e + 4] = row.timeout_nano or '0', deliveries
     extras[e + 5], extras[e + 6] = row.content_type or '', row.metadata or ''
-    return place, row.payload or '', row.created_at_nano or '0', e / 6 + 1
+    extras[e + 7], extras[e + 8] = row.retry_base_ms or '', row.retry_cap_ms or ''
+    return place, row.payload or '', row.created_at_nano or '0', e / 8 + 1
   end
 
   -- A record with other fields than those of a fresh job of ours: checked field by field. Returns how it is told to

@@ -2,9 +2,9 @@
 -- First every job of a call is looked at, then every job is written.
 --
 -- ARGV of one job: index of its queue, id, type, payload, number of further fields, name and value of each. The further
--- fields are those of the job's hash (docs/keys.md): run_at_nano timeout_nano max_attempts idempotency_key content_type
--- pin metadata priority limit_key supersede_key. A time or a count is digits, and none begins with a 0 (a priority is one
--- digit). An empty value means not given.
+-- fields are those of the job's hash (docs/keys.md): run_at_nano timeout_nano max_attempts retry_base_ms
+-- retry_cap_ms idempotency_key content_type pin metadata priority limit_key supersede_key. A time or a count is digits,
+-- and none begins with a 0 (a priority is one digit). An empty value means not given.
 
 local function take_job()
   local job = { q = queues[tonumber(ARGV[at + 1])], id = ARGV[at + 2], type = ARGV[at + 3], payload = ARGV[at + 4] }

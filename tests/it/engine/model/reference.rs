@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use wasmhost::clock::Timestamp;
 use wasmhost::job::{JobId, NewJob, Reserved, StoreId};
+use wasmhost::retry::RetryWish;
 use wasmhost::store::{
     End, Enqueued, Lease, Lost, Requeued, Reservation, Reserve, SetAside, Settle, Settled, Swept, Turn,
 };
@@ -395,7 +396,7 @@ impl Reference {
             content_type: String::new(),
             token: reserve.token.clone(),
             attempts: row.attempts,
-            max_attempts: if row.max_attempts == 0 { MAX_ATTEMPTS } else { row.max_attempts },
+            retry: RetryWish { max_attempts: Some(row.max_attempts).filter(|n| *n > 0), ..RetryWish::default() },
             deliveries: row.deliveries,
             timeout: None,
             created_at: Some(Timestamp::from_nanos(row.created_at)),
