@@ -340,6 +340,7 @@ pub fn own_compiler() -> Compiler {
 fn worker_options(config: &Config, concurrency: usize) -> worker::Options {
     worker::Options {
         queues: config.queues.iter().map(|queue| (queue.name.clone(), queue.weight)).collect(),
+        is_strict: config.is_strict,
         concurrency,
         lease: config.lease,
         heartbeat: config.heartbeat,

@@ -97,6 +97,7 @@ impl Fleet {
             let desk = Arc::new(Desk::default());
             let worker_options = worker::Options {
                 queues: queues.iter().map(|queue| ((*queue).to_owned(), 1)).collect(),
+                is_strict: false,
                 concurrency,
                 lease: Duration::from_secs(30),
                 heartbeat: Duration::from_secs(10),

@@ -16,6 +16,10 @@ use crate::support::redis::RedisServer;
 
 /// Runs a worker over `queues` until it was handed `n` jobs; the queues of those jobs in their order, and the totals.
 async fn first_served(store: &Store, queues: &[(&str, u32)], n: usize) -> (Vec<String>, Totals) {
+    served_from(store, queues, false, n).await
+}
+
+async fn served_from(store: &Store, queues: &[(&str, u32)], is_strict: bool, n: usize) -> (Vec<String>, Totals) {
     let served: Arc<Mutex<Vec<String>>> = Arc::default();
     let enough = Arc::new(Notify::new());
     let (log, told) = (Arc::clone(&served), Arc::clone(&enough));
@@ -29,6 +33,7 @@ async fn first_served(store: &Store, queues: &[(&str, u32)], n: usize) -> (Vec<S
     };
     let options = Options {
         queues: queues.iter().map(|(queue, weight)| ((*queue).to_owned(), *weight)).collect(),
+        is_strict,
         concurrency: 16,
         lease: Duration::from_secs(30),
         heartbeat: Duration::from_secs(10),
@@ -74,6 +79,26 @@ async fn three_to_one_is_served_three_to_one_over_ten_thousand_jobs() {
     let (served, _) = first_served(&store, &[("small", 1), ("empty", 5), ("big", 3)], 10_000).await;
     let big = served.iter().take(10_000).filter(|queue| *queue == "big").count();
     assert!((7_125..=7_875).contains(&big), "big was served {big} of 10,000 times, 7,500 are its share");
+}
+
+/// Two queues with a backlog and an empty one; the last is served when those before it are empty, and not before.
+#[tokio::test]
+async fn strict_queues_are_served_one_after_the_other_over_six_thousand_jobs() {
+    let (store, _) = RedisServer::shared().store().await;
+    let job_type = published(&store).await;
+    for queue in ["third", "first"] {
+        fill(&store, job_type, queue, 3_000).await;
+    }
+    let queues = [("first", 1), ("empty", 1), ("third", 1)];
+    let (served, _) = served_from(&store, &queues, true, 6_000).await;
+    let turned = served.iter().position(|queue| queue == "third").unwrap();
+    // Two turns are under way at once, so the answer to the earlier one may be worked on later.
+    let early = served[..3_000].iter().filter(|queue| *queue == "third").count();
+    assert!(
+        turned >= 3_000 - 128 && early <= 128,
+        "`third` was served {early} times before its time, first at {turned}"
+    );
+    assert_eq!(served.iter().filter(|queue| *queue == "third").count(), 3_000);
 }
 
 #[tokio::test]

@@ -253,6 +253,7 @@ impl Bench {
     fn worker(&self, queue: &str, executor: Arc<dyn Executor>) -> Worker {
         let options = worker::Options {
             queues: vec![(queue.to_owned(), 1)],
+            is_strict: false,
             concurrency: self.concurrency,
             lease: Duration::from_secs(30),
             heartbeat: Duration::from_secs(10),

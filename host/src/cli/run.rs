@@ -24,6 +24,9 @@ pub(super) struct RunArgs {
     /// Queue to serve, with its share under backlog (repeatable) [default: default=1]
     #[arg(long = "queue", value_name = "NAME[=WEIGHT]")]
     queues: Vec<Queue>,
+    /// Serve the queues in the order given: a later one only gets what those before it leave over
+    #[arg(long)]
+    strict: bool,
     /// Jobs that run at once [default: 8 per core]
     #[arg(long, value_name = "N")]
     concurrency: Option<u64>,
@@ -64,6 +67,7 @@ impl RunArgs {
         Given {
             redis_embedded: self.embedded.then_some(true),
             queues: some(self.queues),
+            strict: self.strict.then_some(true),
             concurrency: self.concurrency,
             lease: self.lease,
             grace: self.grace,

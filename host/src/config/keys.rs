@@ -132,6 +132,9 @@ settings! {
     #[doc = "The queues that are served and their share under backlog."]
     queues: Vec<Queue> = "queues", "WASMHOST_QUEUES", "--queue", default "default=1",
         rule "names without `:`, each once, weight 1 to 100; at most 100 queues", live false, secret false;
+    #[doc = "Serves the queues in the order given: a later one only gets what those before it leave over. In a file `queues` is then a list of names; the names of a table are in the order of the alphabet."]
+    strict: bool = "strict", "WASMHOST_STRICT", "--strict", default "false",
+        rule "true or false; not together with a weight other than 1", live false, secret false;
     #[doc = "How many jobs run at once."]
     concurrency: u64 = "concurrency", "WASMHOST_CONCURRENCY", "--concurrency", default "8 per core",
         rule "1 to 10000", live false, secret false;

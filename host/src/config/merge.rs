@@ -15,7 +15,7 @@ use super::{
     readable_by_all,
 };
 use super::{check, redis_url};
-use crate::job::QUEUE;
+use crate::job::{QUEUE, visible};
 use crate::retry::{self, RetryPolicy};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -42,6 +42,7 @@ impl Merge<'_> {
             self.take("node_prefix", |g| g.node_prefix.clone(), String::new, |v| check::check_node_prefix(v))?;
         let default_queue = || vec![Queue { name: QUEUE.to_owned(), weight: 1 }];
         let queues = self.take("queues", |g| g.queues.clone(), default_queue, |v| check::check_queues(v))?;
+        let is_strict = self.strict(&queues)?;
         let cores = self.sources.machine.cores;
         let concurrency = self.take(
             "concurrency",
@@ -104,6 +105,7 @@ impl Merge<'_> {
             prefix,
             node_prefix,
             queues,
+            is_strict,
             concurrency: check::to_usize(concurrency),
             lease,
             heartbeat,
@@ -246,6 +248,18 @@ impl Merge<'_> {
         }
         self.notes.extend(readable_by_all(path));
         Ok(Secret::new(word))
+    }
+
+    fn strict(&mut self, queues: &[Queue]) -> Result<bool, Error> {
+        let weighted = queues.iter().find(|queue| queue.weight != 1);
+        let rule = |is_strict: &bool| match weighted.filter(|_| *is_strict) {
+            Some(Queue { name, weight }) => Err(format!(
+                "but queue `{}` has the weight {weight}: leave out the weights, or `strict`",
+                visible(name)
+            )),
+            None => Ok(()),
+        };
+        self.take("strict", |g| g.strict, || false, rule)
     }
 
     fn lease(&mut self) -> Result<(Duration, Duration), Error> {

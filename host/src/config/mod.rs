@@ -130,6 +130,8 @@ pub struct Config {
     pub node_prefix: String,
     /// The queues that are served; at least one, each once.
     pub queues: Vec<Queue>,
+    /// Whether a queue only gets what those before it leave over; then every weight is 1.
+    pub is_strict: bool,
     /// Jobs that run at once.
     pub concurrency: usize,
     /// How long a job belongs to a silent host.

@@ -75,6 +75,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub struct Options {
     /// The queues it serves, with their weights.
     pub queues: Vec<(String, u32)>,
+    /// Whether a queue only gets what those before it leave over; then the weights count for nothing.
+    pub is_strict: bool,
     /// Most attempts that run at once.
     pub concurrency: usize,
     /// How long a lease lasts.
@@ -166,7 +168,11 @@ impl Worker {
     pub fn new(store: Store, executor: Arc<dyn Executor>, options: Options, pulse: Arc<Pulse>) -> Self {
         let (sinks, reports) = Sinks::new();
         let policy = SettlePolicy { done_ttl: options.done_ttl, retry: options.retry };
-        let weights = Weights::new(options.queues.iter().map(|(_, weight)| *weight));
+        let weights = if options.is_strict {
+            Weights::strict(options.queues.len())
+        } else {
+            Weights::new(options.queues.iter().map(|(_, weight)| *weight))
+        };
         let peeks = Peeks::new(&store, &options.queues);
         let unknown = UnknownTypes::new(store.clone(), options.unknown_type_wait);
         Self {
@@ -352,7 +358,7 @@ impl Worker {
         }));
     }
 
-    /// A reserve over all queues by their weights, and the quotas in the order of the options.
+    /// A reserve over all queues, by their weights or in their strict order, and the quotas in the order of the options.
     fn reserve_from_all(&mut self, limit: usize) -> (Reserve, Vec<u32>) {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let quotas = self.weights.quotas(limit);

@@ -185,6 +185,8 @@ impl Worker {
         let share = self.room().checked_div(quiet.len()).unwrap_or(0).min(BATCH_MAX);
         for queue in quiet {
             let name = self.options.queues[queue].0.clone();
+            // In strict order only a turn, which asks those before it first, takes a job of a later queue.
+            let share = if self.options.is_strict && queue > 0 { 0 } else { share };
             let limit = u32::try_from(share).unwrap_or(1);
             let request =
                 (limit > 0).then(|| self.reserve(vec![QueueShare { queue: name, take: limit }], limit, false));

@@ -3,11 +3,14 @@
 //! Each queue has a credit: it grows by the queue's share of what was handed out and shrinks by what the queue got.
 //! Under backlog the credits even out, so 3:1 is served 3:1 over any longer stretch whatever the batch size. A queue
 //! that had nothing to give earns no credit; it cannot save up while it is empty and then starve the others.
+//!
+//! Strictly, the first queue is asked for everything, and each later one for what those before it leave over.
 
 /// The weights of the queues a worker serves, and what they are owed.
 #[derive(Clone, Debug)]
 pub struct Weights {
     queues: Vec<Share>,
+    is_strict: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -21,13 +24,22 @@ impl Weights {
     #[must_use]
     pub fn new(weights: impl IntoIterator<Item = u32>) -> Self {
         let share = |weight: u32| Share { weight: f64::from(weight.max(1)), credit: 0.0 };
-        Self { queues: weights.into_iter().map(share).collect() }
+        Self { queues: weights.into_iter().map(share).collect(), is_strict: false }
+    }
+
+    /// `n` queues in the order in which they go before each other.
+    #[must_use]
+    pub fn strict(n: usize) -> Self {
+        Self { is_strict: true, ..Self::new(vec![1; n]) }
     }
 
     /// How many of `limit` jobs each queue may give first; what a queue leaves goes to the others, those owed most
     /// first. The numbers add up to `limit`.
     #[must_use]
     pub fn quotas(&self, limit: u32) -> Vec<u32> {
+        if self.is_strict {
+            return (0..self.queues.len()).map(|n| if n == 0 { limit } else { 0 }).collect();
+        }
         let sum: f64 = self.queues.iter().map(|q| q.weight).sum();
         let mut owed: Vec<f64> = self.queues.iter().map(|q| q.credit + f64::from(limit) * q.weight / sum).collect();
         let mut quotas = vec![0_u32; owed.len()];
@@ -44,12 +56,16 @@ impl Weights {
     #[must_use]
     pub fn order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.queues.len()).collect();
+        // Strict queues earn no credit, and a stable sort leaves them as they are.
         order.sort_by(|a, b| self.queues[*b].credit.total_cmp(&self.queues[*a].credit));
         order
     }
 
     /// Tells what came of `quotas`: how many jobs each queue gave.
     pub fn served(&mut self, quotas: &[u32], taken: &[u32]) {
+        if self.is_strict {
+            return;
+        }
         let is_asked = |n: usize| quotas[n] > 0 || taken[n] > 0;
         // A queue that was not asked may have a backlog: it earns its share until it is asked.
         let is_owed = |n: usize| !is_asked(n) || (taken[n] >= quotas[n] && taken[n] > 0);
@@ -106,6 +122,14 @@ mod tests {
         assert_eq!(drain(&mut weights, 10, 100, &[0]), [0, 1000]);
         let after = drain(&mut weights, 10, 100, &[]);
         assert!((450..=550).contains(&after[0]), "the queue that was empty does not starve the other: {after:?}");
+    }
+
+    #[test]
+    fn the_first_of_strict_queues_is_asked_for_everything_however_long_it_was_served() {
+        let mut weights = Weights::strict(3);
+        assert_eq!(drain(&mut weights, 7, 100, &[]), [700, 0, 0]);
+        assert_eq!(drain(&mut weights, 7, 100, &[0]), [0, 700, 0]);
+        assert_eq!((weights.quotas(7), weights.order()), (vec![7, 0, 0], vec![0, 1, 2]));
     }
 
     #[test]

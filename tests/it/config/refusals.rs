@@ -62,6 +62,14 @@ fn durations_are_neither_negative_nor_zero_nor_huge_where_that_makes_no_sense() 
 }
 
 #[test]
+fn strict_queues_have_no_weights() {
+    refuses("strict = true\nqueues = { mail = 3 }", &["`strict` is `true`", "queue `mail` has the weight 3"]);
+    let config = load_file("strict = true\nqueues = ['urgent', 'mail']").unwrap();
+    assert!(config.is_strict);
+    assert_eq!(config.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>(), ["urgent", "mail"]);
+}
+
+#[test]
 fn a_lease_shorter_than_two_heartbeats_is_refused() {
     refuses("lease = '10s'\nheartbeat = '6s'", &["`heartbeat` is `6s`", "half of `lease`, which is 10s"]);
     assert!(load_file("lease = '10s'\nheartbeat = '5s'").is_ok());
