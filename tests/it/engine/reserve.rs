@@ -206,3 +206,15 @@ async fn a_peek_survives_a_script_flush_and_a_killed_connection() {
     bench.store.enqueue(&[job("b", "q")]).await.unwrap();
     assert_eq!(peek.wait(short, Some(&ask("q", 1))).await.unwrap().reservation.unwrap().jobs.len(), 1);
 }
+
+#[tokio::test]
+async fn a_server_that_has_become_a_replica_is_an_error_and_no_empty_queue() {
+    let server = RedisServer::start();
+    let mut bench = Bench::on(&server).await;
+    bench.store.enqueue(&[job("a", "q"), NewJob { priority: Some(3), ..job("b", "q") }]).await.unwrap();
+    bench.raw::<()>(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let error = bench.store.turn(&[], Some(&ask("q", 8))).await.unwrap_err();
+    assert!(matches!(&error, Error::Unreachable { reason, .. } if reason.contains("read only replica")), "{error}");
+    bench.raw::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    assert_eq!(take(&bench.store, "q", 8).await.len(), 2);
+}

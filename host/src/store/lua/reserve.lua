@@ -237,7 +237,10 @@ local function reserve()
     share.is_empty = share.room > 0
     for _, list in ipairs(share.lists) do
       while most > 0 and n_draws > 0 do
-        local ids = try('LPOP', list, most)
+        -- The first pop of a reserve is told when the server takes no writes, as a replica does: nothing is written yet.
+        -- A list of a priority may be of any type; `ready` was looked at.
+        local pop = n_jobs == 0 and list == q.ready and call or try
+        local ids = pop('LPOP', list, most)
         if not ids or ids.err then
           break
         end
