@@ -192,6 +192,13 @@ pub const TABLE: &[Row] = &[
         "-",
     ),
     row(
+        "{prefix}:ended",
+        "-",
+        "channel: the id of every job that ended (done, dead, cancelled), while somebody listens",
+        "turn, sweep, cancel, enqueue",
+        "-",
+    ),
+    row(
         "{prefix}:nodes",
         "zset",
         "`node/n/session` of every host by the Unix milliseconds of its last beat",
@@ -414,6 +421,12 @@ impl Keys {
     #[must_use]
     pub fn wake(&self) -> String {
         format!("{}:wake", self.prefix)
+    }
+
+    /// The channel that tells of ended jobs.
+    #[must_use]
+    pub fn ended(&self) -> String {
+        format!("{}:ended", self.prefix)
     }
 
     /// Jumpscript records by number.

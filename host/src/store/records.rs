@@ -2,7 +2,11 @@
 //!
 //! Invariant: every page is bounded, and one bad record never stops it.
 
+use std::future::ready;
 use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::script::{self, Lanes, Reply};
 use super::{Error, QueueSettings, Store, queue_settings};
@@ -148,8 +152,10 @@ const STRUCTURES_MAX: usize = 50;
 /// States that have a structure, in the order in which they are listed.
 const LISTED: [JobState; 6] =
     [JobState::Inflight, JobState::Ready, JobState::Scheduled, JobState::Dlq, JobState::Done, JobState::Cancelled];
-/// Pause between two looks at a job that is waited for.
-const WAIT_PAUSE: Duration = Duration::from_millis(50);
+/// Pause between two looks at a job that is waited for: other programs end jobs without a word, and a message can be lost.
+const WAIT_PAUSE: Duration = Duration::from_secs(2);
+/// The same while the channel of ended jobs cannot be listened to.
+const DEAF_PAUSE: Duration = Duration::from_millis(250);
 
 impl Store {
     /// One job with every field; `None` when there is no such job.
@@ -290,29 +296,48 @@ impl Store {
         Ok(found)
     }
 
-    /// Waits until the job has ended, at most `limit`; answers its record as it is then, `None` when there is no such
-    /// job (any more).
+    /// Waits until the job has ended, at most `limit`; answers its record as it is then, `None` when there is no such job
+    /// (any more). A connection of its own listens for the end; a job that another program ends is seen within 2 s.
     ///
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn wait_final(&self, id: &JobId, limit: Duration) -> Result<Option<JobRecord>, Error> {
-        let deadline = tokio::time::Instant::now() + limit;
-        let mut status = redis::cmd("HGET");
-        status.arg(self.keys.job(id)).arg("status");
+        let deadline = Instant::now() + limit;
+        let mut ended = None;
         loop {
-            let answer = self.link.command("a job's status", &status).await?;
-            let is_final = match &answer {
-                redis::Value::BulkString(word) => {
-                    std::str::from_utf8(word).ok().and_then(JobState::parse).is_some_and(JobState::is_final)
-                }
-                _ => true,
-            };
-            let now = tokio::time::Instant::now();
-            if is_final || now >= deadline {
+            if self.has_ended(id).await? || Instant::now() >= deadline {
                 return self.job(id).await;
             }
-            tokio::time::sleep(WAIT_PAUSE.min(deadline - now)).await;
+            let Some(stream) = &mut ended else {
+                ended = match timeout_at(deadline, self.link.listen(&self.keys.ended())).await {
+                    // It may have ended before the subscription: look once more.
+                    Ok(Ok(listener)) => Some(listener.into_on_message()),
+                    _ => {
+                        sleep_until(deadline.min(Instant::now() + DEAF_PAUSE)).await;
+                        None
+                    }
+                };
+                continue;
+            };
+            let is_it = |message: redis::Msg| ready(message.get_payload_bytes() == id.as_bytes());
+            let pause = deadline.min(Instant::now() + WAIT_PAUSE);
+            if let Ok(false) = timeout_at(pause, stream.any(is_it)).await {
+                // The stream is over without it: the connection broke.
+                ended = None;
+            }
         }
+    }
+
+    /// Whether a job has ended, or is not there (any more).
+    async fn has_ended(&self, id: &JobId) -> Result<bool, Error> {
+        let mut status = redis::cmd("HGET");
+        status.arg(self.keys.job(id)).arg("status");
+        Ok(match self.link.command("a job's status", &status).await? {
+            redis::Value::BulkString(word) => {
+                std::str::from_utf8(&word).ok().and_then(JobState::parse).is_some_and(JobState::is_final)
+            }
+            _ => true,
+        })
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use wasmhost::clock::Timestamp;
 use wasmhost::job::{JobId, JobState, NewJob};
 use wasmhost::store::{JobRecord, Store};
 
-use super::{Bench, dlq, done, end, job, take_one};
+use super::{Bench, dlq, done, end, job, take, take_one};
+use crate::support::redis::RedisServer;
 
 fn ids(jobs: &[JobRecord]) -> Vec<String> {
     jobs.iter().map(|job| job.id.as_ref().unwrap().to_string()).collect()
@@ -112,6 +114,32 @@ async fn queues_are_known_by_name_and_number() {
         assert_eq!((queue.ready, queue.scheduled, queue.inflight, queue.done, queue.dlq), (1, 1, 1, 1, 1));
         assert_eq!(queue.counters, [("dead".to_owned(), 1), ("done".to_owned(), 1)]);
     }
+}
+
+#[tokio::test]
+async fn who_listens_is_told_of_every_end_and_of_nothing_else() {
+    let server = RedisServer::shared();
+    let bench = Bench::on(server).await;
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut listener = client.get_async_pubsub().await.unwrap();
+    listener.subscribe(format!("{}:ended", bench.prefix)).await.unwrap();
+    let jobs: Vec<NewJob> = ["done", "dead", "again", "stopped", "waits"].map(|id| job(id, "q")).into();
+    bench.store.enqueue(&jobs).await.unwrap();
+    for held in take(&bench.store, "q", 3).await {
+        let how = match held.id.to_string().as_str() {
+            "done" => done(""),
+            "dead" => dlq(1, "no"),
+            _ => super::retry(1, Duration::from_secs(60)),
+        };
+        end(&bench.store, &held, how).await;
+    }
+    bench.store.cancel("q", &JobId::from("stopped"), "a person").await.unwrap();
+    let newer = |id: &str| NewJob { supersede_key: Some("k".to_owned()), ..job(id, "other") };
+    bench.store.enqueue(&[newer("first")]).await.unwrap();
+    bench.store.enqueue(&[newer("second")]).await.unwrap();
+    let messages = listener.into_on_message().take(4).map(|message| message.get_payload::<String>().unwrap());
+    let told = tokio::time::timeout(Duration::from_secs(30), messages.collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(told, ["done", "dead", "stopped", "first"]);
 }
 
 #[tokio::test]

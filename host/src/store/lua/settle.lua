@@ -176,6 +176,7 @@ local function settle()
       call('LTRIM', q.done, -DONE_MAX, -1)
       call('EXPIRE', q.done, whole(q.ttl))
       count(q, 'done', q.n_finished)
+      tell_ended(q.finished, q.n_finished)
     end
     count(q, 'retried', q.n_retried or 0)
     release_slots(q, q.gone or {})

@@ -42,4 +42,5 @@ local function withdraw(q, id, status, row, reason)
   call('LTRIM', q.cancelled, -CANCELLED_MAX, -1)
   call('EXPIRE', q.cancelled, CANCELLED_HOURS * 3600)
   count(q, 'cancelled', 1)
+  tell_ended({ id }, 1)
 end
