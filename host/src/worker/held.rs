@@ -1,6 +1,6 @@
 //! The jobs that this worker holds a lease on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::job::{JobId, Reserved};
@@ -65,10 +65,17 @@ impl Held {
     }
 }
 
+/// Cancellations remembered for jobs that are not here (yet), at most.
+const EARLY_MAX: usize = 256;
+/// How long they are remembered: an answer of Redis takes no longer.
+const EARLY_AGE: Duration = Duration::from_secs(10);
+
 /// All held jobs of a worker.
 #[derive(Debug, Default)]
 pub(super) struct HeldJobs {
     jobs: HashMap<JobId, Held>,
+    /// Jobs that were cancelled while nobody here held them, and when.
+    early: VecDeque<(JobId, Instant)>,
 }
 
 impl HeldJobs {
@@ -108,11 +115,27 @@ impl HeldJobs {
     }
 
     /// Stops the attempt of a job that was cancelled. It settles nothing: its lease is gone.
-    pub(super) fn cancel(&mut self, id: &JobId) {
-        if let Some(held) = self.jobs.remove(id) {
+    pub(super) fn cancel(&mut self, id: JobId) {
+        if let Some(held) = self.jobs.remove(&id) {
             tracing::info!(job = %held.id, queue = %held.queue, "job cancelled, attempt stopped");
             held.cancel.cancel();
+        } else {
+            // The message may come before the answer that hands the job out.
+            if self.early.len() >= EARLY_MAX {
+                self.early.pop_front();
+            }
+            self.early.push_back((id, Instant::now()));
         }
+    }
+
+    /// Whether a job that was just handed out has been cancelled meanwhile.
+    pub(super) fn is_cancelled_early(&mut self, id: &JobId) -> bool {
+        self.early.retain(|(_, at)| at.elapsed() < EARLY_AGE);
+        let is_early = self.early.iter().any(|(early, _)| early == id);
+        if is_early {
+            tracing::info!(job = %id, "job cancelled, attempt not started");
+        }
+        is_early
     }
 
     /// Stops every attempt.

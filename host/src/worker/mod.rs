@@ -426,7 +426,9 @@ impl Worker {
             self.due_at(reservation.next_due_ms, reservation.now_ms);
         }
         for job in reservation.jobs {
-            self.start(job);
+            if !self.held.is_cancelled_early(&job.id) {
+                self.start(job);
+            }
         }
     }
 

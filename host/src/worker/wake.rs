@@ -137,7 +137,7 @@ impl Worker {
                     self.is_hot |= !self.is_draining;
                 }
             }
-            Signal::Cancel(id) => self.held.cancel(&id),
+            Signal::Cancel(id) => self.held.cancel(id),
             Signal::Resubscribed => self.last_check = None,
         }
     }
