@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use wasmhost::job::{JobId, NewJob};
-use wasmhost::store::{Error, QueueShare, Reserve};
+use wasmhost::store::{Error, QueueChange, QueueShare, Reserve};
 
-use super::{Bench, LEASE, ask, job, take, take_one};
+use super::{Bench, LEASE, ask, job, moment, take, take_one};
 use crate::support::redis::{RedisServer, wait_until};
 
 #[tokio::test]
@@ -217,4 +217,59 @@ async fn a_server_that_has_become_a_replica_is_an_error_and_no_empty_queue() {
     assert!(matches!(&error, Error::Unreachable { reason, .. } if reason.contains("read only replica")), "{error}");
     bench.raw::<()>(&["REPLICAOF", "NO", "ONE"]).await;
     assert_eq!(take(&bench.store, "q", 8).await.len(), 2);
+}
+
+#[tokio::test]
+async fn due_jobs_come_as_fast_as_they_are_asked_for() {
+    let mut bench = Bench::new().await;
+    let due = |n: i64| NewJob { run_at: Some(moment(1000 + n)), ..job(&format!("{n:04}"), "q") };
+    bench.at(0).enqueue(&[NewJob { run_at: Some(moment(90_000)), ..job("later", "q") }]).await.unwrap();
+    for piece in (0..1000).collect::<Vec<i64>>().chunks(500) {
+        bench.at(0).enqueue(&piece.iter().copied().map(due).collect::<Vec<_>>()).await.unwrap();
+    }
+    let later = bench.at(20_000);
+    let request = Reserve { sweep: false, ..ask("q", 128) };
+    let (mut ids, mut turns) = (Vec::new(), 0);
+    loop {
+        let reserved = later.turn(&[], Some(&request)).await.unwrap().reserved;
+        ids.extend(reserved.jobs.iter().map(|job| job.id.to_string()));
+        turns += 1;
+        if !reserved.is_more {
+            break;
+        }
+    }
+    assert_eq!(turns, 8, "1,000 jobs, 128 at a time");
+    assert_eq!(ids, (0..1000).map(|n| format!("{n:04}")).collect::<Vec<_>>(), "in the order of their times");
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn ready_jobs_go_before_due_ones_without_bringing_them_back() {
+    let mut bench = Bench::new().await;
+    let due = NewJob { run_at: Some(moment(1000)), ..job("due", "q") };
+    bench.at(0).enqueue(&[due, job("a", "q"), job("b", "q")]).await.unwrap();
+    let request = Reserve { sweep: false, ..ask("q", 2) };
+    let reserved = bench.at(2000).turn(&[], Some(&request)).await.unwrap().reserved;
+    assert_eq!(reserved.jobs.len(), 2);
+    assert_eq!(bench.field("due", "status").await, "scheduled");
+    assert_eq!(take_one(&bench.at(2000), "q").await.id, JobId::from("due"));
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_reserve_brings_back_no_more_due_jobs_than_it_was_asked_for() {
+    let mut bench = Bench::new().await;
+    let change = QueueChange { key_concurrency: Some(Some(1)), ..QueueChange::default() };
+    bench.store.set_queue("q", &change).await.unwrap();
+    let due = |n: usize| {
+        let limit_key = Some("one".to_owned());
+        NewJob { run_at: Some(moment(1000)), limit_key, ..job(&n.to_string(), "q") }
+    };
+    bench.at(0).enqueue(&(0..100).map(due).collect::<Vec<_>>()).await.unwrap();
+    let request = Reserve { sweep: false, ..ask("q", 10) };
+    let reserved = bench.at(2000).turn(&[], Some(&request)).await.unwrap().reserved;
+    assert_eq!((reserved.jobs.len(), reserved.is_more), (1, true), "one of its key runs, the others are parked");
+    let scheduled: i64 = bench.raw(&["ZCARD", &bench.key("q", "scheduled")]).await;
+    assert_eq!(scheduled, 90);
+    bench.check().await;
 }

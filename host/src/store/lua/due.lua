@@ -48,9 +48,11 @@ local function reclaim(q)
   count(q, 'reclaimed', n_reclaimed)
 end
 
-local function promote(q)
+-- Looks at `most` entries (SCAN_MAX when none is said). Returns how many have left `scheduled`.
+local function promote(q, most)
+  most = most or SCAN_MAX
   local gone, ids = {}, {}
-  local entries = call('ZRANGEBYSCORE', q.scheduled, '-inf', now_s, 'WITHSCORES', 'LIMIT', 0, SCAN_MAX)
+  local entries = call('ZRANGEBYSCORE', q.scheduled, '-inf', now_s, 'WITHSCORES', 'LIMIT', 0, most)
   for n = 1, #entries, 2 do
     local member, score = entries[n], tonumber(entries[n + 1])
     local nanos, id = match(member, '^(%d%d%d%d%d%d%d%d%d):(.+)$')
@@ -62,14 +64,14 @@ local function promote(q)
       ids[#ids + 1] = id
     end
   end
-  if #entries == 2 * SCAN_MAX then
+  if #entries == 2 * most then
     swept.is_more = 1
   elseif #entries == 0 then
-    for _, id in ipairs(call('ZRANGEBYSCORE', q.scheduled, NANO_SCORES, now_nano, 'LIMIT', 0, SCAN_MAX)) do
+    for _, id in ipairs(call('ZRANGEBYSCORE', q.scheduled, NANO_SCORES, now_nano, 'LIMIT', 0, most)) do
       gone[#gone + 1] = id
       ids[#ids + 1] = id
     end
-    if #ids == SCAN_MAX then
+    if #ids == most then
       swept.is_more = 1
     end
   end
@@ -91,6 +93,7 @@ local function promote(q)
       set_aside(q, id, 'scheduled, but its status is `' .. sub(status, 1, NAME_MAX) .. '`')
     end
   end
+  return #gone
 end
 
 -- Dead rows over the cap or too old, and ids in the DLQ whose row is gone or not dead.

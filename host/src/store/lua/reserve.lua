@@ -1,6 +1,8 @@
 -- Takes a batch of jobs under a lease. Part of turn.lua: it runs after the settle.
 --
--- Every queue gives up to its quota; what is left over is filled in the order of the queues. A record that cannot be
+-- Every queue gives up to its quota; what is left over is filled in the order of the queues. A queue whose lists give
+-- less than they are asked for makes up for it with scheduled jobs that are due, so these come back as fast as they can
+-- be run, and no faster; what a sweep does is only for queues that always have ready jobs. A record that cannot be
 -- run goes to the DLQ with a reason that names the field, or is set aside when it is not ours to change; it never
 -- stops the batch, and no hash is made for an id that has none.
 --
@@ -230,8 +232,8 @@ local function reserve()
     return lists
   end
 
-  -- Takes up to `most` from a share's queue.
-  local function draw(share, most)
+  -- Takes up to `most` from the lists of a share's queue. Returns how many more it may take.
+  local function draw_ready(share, most)
     local q, n_draws = share.q, DRAWS_MAX
     most = math.min(most, share.room)
     share.is_empty = share.room > 0
@@ -247,17 +249,37 @@ local function reserve()
         local n_taken = hand_out(q, ids)
         taken[share.place] = taken[share.place] + n_taken
         share.room = share.room - n_taken
-        if #ids < most then
-          most = most - n_taken
+        local was_all = #ids < most
+        most = most - n_taken
+        if was_all then
           break
         end
-        most, n_draws = most - n_taken, n_draws - 1
+        n_draws = n_draws - 1
       end
       if most <= 0 or n_draws <= 0 then
         share.is_empty = false
-        return
+        break
       end
     end
+    return most
+  end
+
+  -- Takes up to `most` from a share's queue: from its lists, and then of what is due.
+  local may_promote = limit
+  local function draw(share, most)
+    local left = draw_ready(share, most)
+    if not share.is_empty then
+      return
+    end
+    local wanted = math.min(left, may_promote)
+    local n_due = wanted > 0 and promote(share.q, wanted) or 0
+    may_promote = may_promote - n_due
+    if n_due > 0 then
+      write_ends()
+      share.lists = lists_of(share.q)
+      draw_ready(share, left)
+    end
+    share.is_empty = share.is_empty and n_due < wanted
   end
 
   for n = 1, take_number() do

@@ -322,12 +322,29 @@ impl Reference {
             queue.dlq.push_back(id);
         }
         queue.put_at_head(heads);
-        let later = queue.scheduled.split_off(&(now + 1, String::new()));
-        for (_, id) in std::mem::replace(&mut queue.scheduled, later) {
-            self.rows.get_mut(&id).expect("a scheduled job").free("ready");
-            due.promoted += 1;
-            queue.ready.push_back(id);
+        while self.promote_one(name, due) {}
+    }
+
+    /// Makes the first scheduled job ready if it is due.
+    fn promote_one(&mut self, name: &str, due: &mut Due) -> bool {
+        let now = self.now;
+        let queue = self.queues.entry(name.to_owned()).or_default();
+        if queue.scheduled.first().is_none_or(|(at, _)| *at > now) {
+            return false;
         }
+        let (_, id) = queue.scheduled.pop_first().expect("it is there");
+        self.rows.get_mut(&id).expect("a scheduled job").free("ready");
+        due.promoted += 1;
+        queue.ready.push_back(id);
+        true
+    }
+
+    /// The job that is handed out next: the head of `ready`, or when that is empty the first that is due.
+    fn next_of(&mut self, name: &str, due: &mut Due) -> Option<String> {
+        if self.queue(name).ready.is_empty() {
+            self.promote_one(name, due);
+        }
+        self.queue(name).ready.pop_front()
     }
 
     /// When something is due next in these queues.
@@ -357,7 +374,7 @@ impl Reference {
             for (n, (share, taken)) in reserve.queues.iter().zip(&mut taken_per_queue).enumerate() {
                 let most = if is_rest { left } else { left.min(share.take) };
                 for _ in 0..most {
-                    let Some(id) = self.queue(&share.queue).ready.pop_front() else {
+                    let Some(id) = self.next_of(&share.queue, &mut due) else {
                         is_known_empty[n] = true;
                         break;
                     };
