@@ -2,7 +2,7 @@
 # The paths below target/ are promised to readers, so the folder cannot be moved.
 unexport CARGO_TARGET_DIR
 
-.PHONY: help setup build demo test torture lint bench bench-peers audit
+.PHONY: help setup build demo test torture lint bench bench-peers bench-scale audit
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -36,6 +36,9 @@ torture: setup ## The engine against its model and under faults, about 40 minute
 bench: setup build ## Measure the sandbox and the queue; tables here, figures in target/bench
 	cargo bench --package wasmhost --bench sandbox
 	target/release/wasmhost bench
+
+bench-scale: setup build ## Measure queues with a million due, scheduled and dead jobs; figures in target/bench/scale.json
+	target/release/wasmhost bench --scale
 
 bench-peers: ## Measure other job queues and ours in turn; one table here, figures in target/bench/peers.json
 	@.ci/setup bench-peers

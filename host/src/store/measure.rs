@@ -4,7 +4,21 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 
+use super::link::Script;
+use super::script::{self, Lanes, Reply};
 use super::{Error, Store};
+
+/// Most slow scripts that are remembered.
+const SLOW_MAX: u32 = 100_000;
+/// The scripts that are told apart.
+static NAMED: [(&str, &Script); 6] = [
+    ("enqueue", &script::ENQUEUE),
+    ("turn", &script::TURN),
+    ("extend", &script::EXTEND),
+    ("sweep", &script::SWEEP),
+    ("list", &script::LIST),
+    ("queues", &script::QUEUES),
+];
 
 impl Store {
     /// CPU time that the server has used since it started.
@@ -12,28 +26,99 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn server_cpu(&self) -> Result<Duration, Error> {
-        let mut command = redis::cmd("INFO");
-        command.arg("cpu");
-        let info = match self.link.command("the server's CPU time", &command).await? {
-            redis::Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            redis::Value::VerbatimString { text, .. } => text,
-            _ => String::new(),
-        };
-        let seconds = |name: &str| {
-            let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            value.and_then(|value| value.trim().parse::<f64>().ok()).unwrap_or(0.0)
-        };
+        let info = self.info("cpu").await?;
+        let seconds = |name: &str| info_value(&info, name).and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0);
         Ok(Duration::from_secs_f64(seconds("used_cpu_user") + seconds("used_cpu_sys")))
     }
 
-    /// Switches the append-only file on or off.
+    /// Bytes that the server has in use.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn used_memory(&self) -> Result<u64, Error> {
+        let info = self.info("memory").await?;
+        Ok(info_value(&info, "used_memory").and_then(|value| value.parse().ok()).unwrap_or(0))
+    }
+
+    /// Switches the append-only file on or off, and waits until the server has written what it has so far.
     ///
     /// # Errors
     /// When Redis cannot be reached or refuses it.
     pub async fn set_append_only(&self, is_on: bool) -> Result<(), Error> {
-        let value = if is_on { "yes" } else { "no" };
+        self.configure("appendonly", if is_on { "yes" } else { "no" }).await?;
+        loop {
+            let info = self.info("persistence").await?;
+            let is_busy = |name| info_value(&info, name).is_some_and(|value| value != "0");
+            if !is_busy("aof_rewrite_in_progress") && !is_busy("aof_rewrite_scheduled") {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Has the server remember scripts that take longer than `us` microseconds; what it remembers so far is forgotten.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached or refuses it.
+    pub async fn watch_scripts(&self, us: u64) -> Result<(), Error> {
+        self.configure("slowlog-log-slower-than", &us.to_string()).await?;
+        self.configure("slowlog-max-len", &SLOW_MAX.to_string()).await?;
+        let mut command = redis::cmd("SLOWLOG");
+        command.arg("RESET");
+        self.link.command("its list of slow commands", &command).await.map(drop)
+    }
+
+    /// The scripts since [`Store::watch_scripts`] that were slow, and how long they took; the last 100,000.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn slow_scripts(&self) -> Result<Vec<(String, Duration)>, Error> {
+        const WHAT: &str = "its list of slow commands";
+        let mut command = redis::cmd("SLOWLOG");
+        command.arg("GET").arg(SLOW_MAX);
+        let mut entries = Reply::new(self.link.command(WHAT, &command).await?, self.address(), WHAT);
+        let mut found = Vec::new();
+        while !entries.is_empty() {
+            // Number, time, microseconds, words of the command, and who sent it.
+            let mut entry = entries.nested()?;
+            let (_, _, us, mut words) = (entry.number()?, entry.number()?, entry.number()?, entry.nested()?);
+            if words.text()?.eq_ignore_ascii_case("EVALSHA") {
+                let hash = words.text()?;
+                let name = NAMED.iter().find(|(_, script)| script.get_hash() == hash).map_or("other", |(name, _)| name);
+                found.push((name.to_owned(), Duration::from_micros(us.unsigned_abs())));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Writes `n` dead jobs into a queue's DLQ, over its cap.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn write_dead(&self, queue: &str, job_type: &str, n: u64) -> Result<(), Error> {
+        for first in (0..n).step_by(500) {
+            let mut lanes = Lanes::default();
+            lanes.place(queue);
+            let mut call = self.call(&script::DEAD_ROWS, &lanes, &[]);
+            call.arg(first).arg((n - first).min(500)).arg(job_type);
+            self.send("dead rows to measure with", &script::DEAD_ROWS, &call).await?;
+        }
+        Ok(())
+    }
+
+    async fn info(&self, section: &str) -> Result<String, Error> {
+        let mut command = redis::cmd("INFO");
+        command.arg(section);
+        Ok(match self.link.command("its own figures", &command).await? {
+            redis::Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            redis::Value::VerbatimString { text, .. } => text,
+            _ => String::new(),
+        })
+    }
+
+    async fn configure(&self, name: &str, value: &str) -> Result<(), Error> {
         let mut command = redis::cmd("CONFIG");
-        command.arg("SET").arg("appendonly").arg(value);
+        command.arg("SET").arg(name).arg(value);
         self.link.command("a change of its configuration", &command).await.map(drop)
     }
 
@@ -53,4 +138,9 @@ impl Store {
         }
         Ok(n)
     }
+}
+
+/// A line of `INFO`.
+fn info_value<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }

@@ -46,6 +46,7 @@ script!(LIST, "list.lua");
 script!(QUEUES, "queues.lua");
 script!(ROWS, "marks.lua", "rows.lua");
 script!(ENTRIES, "entries.lua");
+script!(DEAD_ROWS, "dead_rows.lua");
 script!(RECONCILE, "limits.lua", "marks.lua", "reconcile.lua");
 
 /// The queues of one call, each once; scripts name them by their place, from 1.

@@ -152,7 +152,7 @@ impl Contest<'_> {
         let script = Path::new("target/scripts/echo.wasm").canonicalize()?;
         let mut command = entrant.command()?;
         command
-            .args(["bench", "--output", "json", "--rounds", "1", "--no-idle", "--concurrency", CONCURRENCY])
+            .args(["bench", "--output", "json", "--rounds", "1", "--brief", "--concurrency", CONCURRENCY])
             .args(["--redis", &format!("redis://127.0.0.1:{}", self.redis.port())])
             .args(["--jobs", &self.size.jobs.to_string(), "--seconds", &self.size.seconds.to_string(), "--script"])
             .arg(script)

@@ -1,0 +1,117 @@
+//! Figures as a table on stdout and as a file below `target/bench`.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::drain::BULK;
+use super::scale::{self, Case, ScaleFigures};
+use super::{FIGURES, Figures, idle, latency, limits};
+use crate::cli::{Failure, Output, print};
+
+pub(super) fn queue(output: Output, figures: &Figures) -> Result<(), Failure> {
+    let f = figures;
+    write(output, f, FIGURES, || {
+        drains(f);
+        print::line(&format!("enqueue, bulk of {BULK}    {:.0} jobs/s", f.enqueue_jobs_per_s));
+        print::line(&format!(
+            "latency at {}/s       p50 {:.3} ms, p99 {:.3} ms to the start of a native handler",
+            latency::RATE,
+            f.latency_ms_p50,
+            f.latency_ms_p99
+        ));
+        print::line(&format!(
+            "                       p50 {:.3} ms, p99 {:.3} ms to the end of a sandbox",
+            f.wasm_latency_ms_p50, f.wasm_latency_ms_p99
+        ));
+        if let Some(bytes) = f.bytes_per_waiting_job {
+            print::line(&format!("memory                 {bytes:.0} bytes of Redis per waiting job"));
+        }
+        if let Some(l) = &f.limits {
+            print::line(&format!(
+                "limits, {} keys     {:.0} % of the native rate without limits, {:.1} Redis us/job",
+                limits::KEYS,
+                l.limited_rate_ratio * 100.0,
+                l.limited_redis_us_per_job
+            ));
+            if let (Some(ratio), Some(first_ms)) = (l.hot_key_others_rate_ratio, l.hot_key_others_first_ms) {
+                print::line(&format!(
+                    "one key flooded        others keep {:.0} % of their rate; their first starts after {first_ms:.0} ms",
+                    ratio * 100.0
+                ));
+            }
+        }
+        if let Some(idle) = &f.idle {
+            print::line(&format!(
+                "idle, {} queues         {:.2} commands/s, {:.2} % CPU, {:.1} MB PSS",
+                idle::QUEUES,
+                idle.commands_per_s,
+                idle.cpu_percent,
+                idle.pss_mb
+            ));
+        }
+        print::line(&format!("others on this machine  {:.2} cores", f.others_cores));
+    })
+}
+
+fn drains(f: &Figures) {
+    let row = |name: &str, native: f64, sandbox: f64, digits: usize| {
+        [name.to_owned(), format!("{native:.digits$}"), format!("{sandbox:.digits$}")]
+    };
+    let mut rows = vec![
+        row("jobs/s", f.native_jobs_per_s, f.wasm_jobs_per_s, 0),
+        row("host us/job", f.native_host_us_per_job, f.host_us_per_job, 1),
+        row("Redis us/job", f.native_redis_us_per_job, f.redis_us_per_job, 1),
+    ];
+    if let Some(aof) = &f.append_only_drains {
+        rows.push(row("jobs/s, AOF", aof.native_jobs_per_s_aof, aof.wasm_jobs_per_s_aof, 0));
+        rows.push(row("Redis us/job, AOF", aof.native_redis_us_per_job_aof, aof.redis_us_per_job_aof, 1));
+    }
+    print::table(["", "NATIVE", "SANDBOX"], rows);
+}
+
+pub(super) fn scale(output: Output, figures: &ScaleFigures) -> Result<(), Failure> {
+    let f = figures;
+    write(output, f, scale::FIGURES, || {
+        let row = |name: &str, case: &Case| {
+            [
+                name.to_owned(),
+                format!("{:.0}", case.jobs_per_s),
+                format!("{:.0}", case.small_jobs_per_s),
+                format!("{:.2}", case.rate_ratio),
+                format!("{:.1}", case.redis_us_per_job),
+                format!("{:.1}", case.small_redis_us_per_job),
+            ]
+        };
+        print::line(&format!("rates beside {} rows, and beside {}", f.rows, f.small_rows));
+        print::table(
+            ["", "JOBS/S", "SMALL", "RATIO", "REDIS US/JOB", "SMALL"],
+            [row("due at once", &f.due), row("scheduled", &f.scheduled), row("dead", &f.dead)],
+        );
+        for (what, longest) in &f.longest_script_ms {
+            print::line(&format!("longest {what:<14} {longest:.2} ms"));
+        }
+        print::line(&format!("scripts over 5 ms      {}", f.scripts_over_5_ms));
+        for (what, ms) in &f.first_page_ms {
+            print::line(&format!("first page, {what:<10} {ms:.2} ms"));
+        }
+        print::line(&format!("memory                 {:.0} MB of Redis", f.redis_memory_mb));
+        print::line(&format!("others on this machine {:.2} cores", f.others_cores));
+    })
+}
+
+fn write(output: Output, figures: &impl Serialize, path: &str, tell: impl FnOnce()) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(figures).map_err(|error| Failure::new(error.to_string()))?;
+    if output == Output::Json {
+        print::line(&text);
+    } else {
+        tell();
+    }
+    let file = Path::new(path);
+    if Path::new("Cargo.toml").is_file() {
+        std::fs::create_dir_all(file.parent().unwrap_or(file))?;
+        std::fs::write(file, text + "\n")?;
+        print::note(&format!("written to {path}"));
+    }
+    Ok(())
+}
