@@ -142,14 +142,14 @@ pub const TABLE: &[Row] = &[
     row(
         "{prefix}:queue:{queue}:keys",
         "hash",
-        "limit key -> jobs that run, jobs that are parked, Unix milliseconds of its next start at a steady rate",
+        "limit key -> jobs that run, jobs that are parked, Unix milliseconds of its next start at a steady rate; empty -> padding",
         "turn, sweep, cancel",
         "a field while jobs of the key run, wait or came too fast",
     ),
     row(
         "{prefix}:queue:{queue}:slots",
         "hash",
-        "id -> limit key of every job that counts as running",
+        "id -> limit key of every job that counts as running; empty -> padding",
         "turn, sweep, cancel",
         "a field while the job runs",
     ),

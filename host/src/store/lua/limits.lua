@@ -5,8 +5,12 @@
 --
 -- `keys`   key -> running, parked, and the time in milliseconds at which a steady stream would have its next begin
 -- `slots`  id -> key, for every job that counts as running; what is in it and does not run is given back by the sweep
+-- Both have a long value under the empty name, while they are in use: Redis searches a small hash from end to end, which
+-- would cost more than all the rest, but keeps one with a long value as a table.
 --
 -- Nothing here is asked for in a queue without limits by key.
+
+local PAD, PAD_VALUE = '', string.rep('-', 100)
 
 local function parked_list(q, key)
   return sub(q.ready, 1, -6) .. 'parked:' .. key
@@ -64,6 +68,9 @@ local function has_key_limits(q)
     for _, name in ipairs({ q.keys, q.slots }) do
       local found = q.is_limited and kind(name) or 'none'
       q.is_limited = q.is_limited and (found == 'none' or found == 'hash')
+      if q.is_limited and found == 'none' then
+        try('HSET', name, PAD, PAD_VALUE)
+      end
     end
   end
   return q.is_limited
@@ -181,7 +188,7 @@ local function mend_slots(q)
   local some, gone = try('HRANDFIELD', q.slots, 20, 'WITHVALUES'), {}
   for n = 1, some.err and 0 or #some, 2 do
     local status = try('HGET', JOB .. some[n], 'status')
-    if status ~= 'inflight' and status ~= 'ready' and status ~= 'scheduled' then
+    if some[n] ~= PAD and status ~= 'inflight' and status ~= 'ready' and status ~= 'scheduled' then
       gone[#gone + 1] = some[n]
     end
   end
@@ -189,8 +196,16 @@ local function mend_slots(q)
   some = try('HRANDFIELD', q.keys, 20)
   if some.err or #some == 0 then
     return
+  elseif #some == 1 and some[1] == PAD and try('HLEN', q.slots) == 1 and try('HEXISTS', q.slots, PAD) == 1 then
+    -- Nothing is limited now.
+    call('DEL', q.keys, q.slots)
+    return
   end
-  local states, order = key_states(q, some)
+  local keys = {}
+  for _, key in ipairs(some) do
+    keys[#keys + 1] = key ~= PAD and key or nil
+  end
+  local states, order = key_states(q, keys)
   -- Few slots are counted anew; many are taken as they are.
   local running, n_slots = nil, try('HLEN', q.slots)
   if n_slots == 0 or type(n_slots) == 'number' and n_slots <= 1000 then

@@ -166,34 +166,43 @@ local function reserve()
     return lease_checked(q, id, row)
   end
 
-  -- Whether a record has the fields of a fresh job of ours, in the order in which they are written, and no others.
+  -- Whether a record has the fields of a fresh job of ours, in the order in which they are written, and no others but a
+  -- limit key.
   local function is_plain(q, row)
     return row[8] == 'ready' and row[4] == q.name and row[1] == 'type' and row[3] == 'queue' and row[5] == 'payload'
-      and row[7] == 'status' and row[9] == 'created_at_nano' and not row[11]
+      and row[7] == 'status' and row[9] == 'created_at_nano' and (not row[11] or row[11] == 'limit_key' and not row[13])
       and row[2] ~= '' and #row[2] <= NAME_MAX and #row[6] <= PAYLOAD_MAX
+  end
+
+  -- Leases such a record. Returns how it is told to the host.
+  local last_queue, last_type, last_place, last_digest
+  local function lease_plain(q, id, row)
+    if row[2] ~= last_type or q ~= last_queue then
+      last_queue, last_type, last_place = q, row[2], kind_of_job(q, row[2], '')
+      last_digest = kinds[last_place * 3]
+    end
+    if last_digest == '' then
+      call('HSET', JOB .. id, 'status', 'inflight', 'lease_token', token, 'lease_expires_at_nano', expires,
+        'node', node, 'deliveries', '1')
+    else
+      call('HSET', JOB .. id, 'status', 'inflight', 'lease_token', token, 'lease_expires_at_nano', expires,
+        'node', node, 'deliveries', '1', 'digest', last_digest)
+    end
+    return last_place, row[6], row[10], 0
   end
 
   local function hand_out(q, ids)
     local leases, n_leases, n, waiting = {}, 0, n_entries, {}
-    local last_type, last_place, digest
     for _, id in ipairs(ids) do
       local row = id ~= '' and #id <= ID_MAX and not handed[id] and try('HGETALL', JOB .. id) or NOTHING
       local place, payload, created_at, extra
-      if is_plain(q, row) then
-        if row[2] ~= last_type then
-          last_type, last_place = row[2], kind_of_job(q, row[2], '')
-          digest = kinds[last_place * 3]
-        end
-        place, payload, created_at, extra = last_place, row[6], row[10], 0
-        if digest == '' then
-          call('HSET', JOB .. id, 'status', 'inflight', 'lease_token', token, 'lease_expires_at_nano', expires,
-            'node', node, 'deliveries', '1')
-        else
-          call('HSET', JOB .. id, 'status', 'inflight', 'lease_token', token, 'lease_expires_at_nano', expires,
-            'node', node, 'deliveries', '1', 'digest', digest)
-        end
-      else
+      if not is_plain(q, row) then
         place, payload, created_at, extra = hand_out_checked(q, id, row, waiting)
+      elseif row[11] and row[12] ~= '' and has_key_limits(q) then
+        waiting[#waiting + 1] = { id = id, key = row[12], plain = row }
+        handed[id] = true
+      else
+        place, payload, created_at, extra = lease_plain(q, id, row)
       end
       if place then
         handed[id] = true
@@ -209,7 +218,11 @@ local function reserve()
         leases[n_leases + 1], leases[n_leases + 2] = score, job.id
         n_leases = n_leases + 2
         jobs[n + 2] = job.id
-        jobs[n + 1], jobs[n + 3], jobs[n + 4], jobs[n + 5] = lease_checked(q, job.id, job.row)
+        if job.plain then
+          jobs[n + 1], jobs[n + 3], jobs[n + 4], jobs[n + 5] = lease_plain(q, job.id, job.plain)
+        else
+          jobs[n + 1], jobs[n + 3], jobs[n + 4], jobs[n + 5] = lease_checked(q, job.id, job.row)
+        end
         n = n + 5
       end
     end
