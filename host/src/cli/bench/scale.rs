@@ -103,7 +103,8 @@ impl Bench {
         self.store.watch_scripts(SLOW_US).await?;
         let first_page_ms = self.first_pages().await?;
         print::note(&format!("draining queues of {rows} and of {SMALL} rows in turn, {rounds} rounds"));
-        let due = self.due_pairs(rounds).await?;
+        // Each pair takes a good `SMALL` of the rows away.
+        let due = self.due_pairs((rows / (2 * SMALL)).min(u64::from(3 * rounds))).await?;
         let scheduled = self.pairs("scheduled", jobs, rounds).await?;
         let dead = self.pairs("dead", jobs, rounds).await?;
         for queue in ["due", "scheduled", "dead"] {
@@ -138,9 +139,9 @@ impl Bench {
     }
 
     /// Drains [`SMALL`] due jobs, of the large queue and of one that has no more, in turn.
-    async fn due_pairs(&self, rounds: u32) -> Result<Vec<(Drain, Drain)>, Failure> {
+    async fn due_pairs(&self, n_pairs: u64) -> Result<Vec<(Drain, Drain)>, Failure> {
         let mut pairs = Vec::new();
-        for _ in 0..3 * rounds {
+        for _ in 0..n_pairs {
             let due = Instant::now() + SMALL_DUE_AFTER;
             let run_at = Timestamp::now().after(SMALL_DUE_AFTER);
             self.fill(SMALL, |_| at(noop("due-small"), run_at)).await?;
