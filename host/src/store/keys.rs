@@ -41,7 +41,7 @@ pub const TABLE: &[Row] = &[
         "the job. From the producer: type queue payload status created_at_nano, and where given run_at_nano timeout_nano \
          max_attempts retry_base_ms retry_cap_ms idempotency_key content_type pin metadata priority limit_key \
          supersede_key. While it lives: attempts deliveries lease_token \
-         lease_expires_at_nano digest node last_error error_kind failed_at_nano progress progress_message limit_paid. At its end: \
+         lease_expires_at_nano digest node last_error error_kind failed_at_nano progress progress_message limit_paid limit_slot. At its end: \
          result result_type finished_at_nano done_token usage (wall µs, CPU µs, peak memory in bytes) log dlq_reason dlq_failed_at_nano",
         "enqueue, turn, extend, sweep, progress, requeue, cancel; other producers",
         "done, cancelled: 24 h; dead: as its place in the DLQ; else until it ends",

@@ -26,30 +26,39 @@ local function key_states(q, keys)
     end
   end
   local found = #order > 0 and try('HMGET', q.keys, unpack(order)) or {}
-  for n, key in ipairs(order) do
-    local running, parked, next_ms = match(not found.err and found[n] or '', '^(%d+) (%d+) (%d+)$')
-    if running then
-      states[key] = { running = tonumber(running), parked = tonumber(parked), next_ms = tonumber(next_ms) }
+  for n = 1, #found do
+    local text, state = found[n], states[order[n]]
+    if text == '1 0 0' then
+      -- The most frequent one by far is not taken apart.
+      state.running = 1
+    elseif text then
+      local running, parked, next_ms = match(text, '^(%d+) (%d+) (%d+)$')
+      state.running, state.parked = tonumber(running) or 0, tonumber(parked) or 0
+      state.next_ms = tonumber(next_ms) or 0
     end
   end
   return states, order
 end
 
 local function write_key_states(q, states, order)
-  local values, gone = {}, {}
+  local values, gone, n_values, n_gone = {}, {}, 0, 0
   for _, key in ipairs(order) do
     local state = states[key]
     if state.running == 0 and state.parked == 0 and state.next_ms <= now_ms then
-      gone[#gone + 1] = key
+      n_gone = n_gone + 1
+      gone[n_gone] = key
     else
-      values[#values + 1] = key
-      values[#values + 1] = whole(state.running) .. ' ' .. whole(state.parked) .. ' ' .. whole(state.next_ms)
+      local is_plain = state.running == 1 and state.parked == 0 and state.next_ms == 0
+      values[n_values + 1] = key
+      values[n_values + 2] = is_plain and '1 0 0'
+        or whole(state.running) .. ' ' .. whole(state.parked) .. ' ' .. whole(state.next_ms)
+      n_values = n_values + 2
     end
   end
-  if #gone > 0 then
+  if n_gone > 0 then
     call('HDEL', q.keys, unpack(gone))
   end
-  if #values > 0 then
+  if n_values > 0 then
     call('HSET', q.keys, unpack(values))
   end
 end
@@ -79,16 +88,25 @@ end
 -- Jobs that have a key and are about to be handed out: { id, key, priority } each. Returns which of them may run, by
 -- their place; the others are parked or scheduled.
 local function admit(q, waiting)
-  local set, ids, keys = settings(q), {}, {}
+  local set, keys, held, asked = settings(q), {}, {}, {}
   for n, job in ipairs(waiting) do
-    ids[n], keys[n] = job.id, job.key
+    keys[n] = job.key
+    -- A job that nobody has touched since it was enqueued holds no slot.
+    if job.row then
+      asked[#asked + 1] = job.id
+    end
   end
-  local held = call('HMGET', q.slots, unpack(ids))
+  if #asked > 0 then
+    local found = call('HMGET', q.slots, unpack(asked))
+    for n, id in ipairs(asked) do
+      held[id] = found[n]
+    end
+  end
   local states, order = key_states(q, keys)
   local slots, parked, may_run, n_parked = {}, {}, {}, 0
   for n, job in ipairs(waiting) do
     local state = states[job.key]
-    if held[n] == job.key then
+    if held[job.id] == job.key then
       -- It has counted since it was let in: a lost worker had it, or its turn came while it was parked.
       may_run[n] = true
     elseif set.key_concurrency and (state.running >= set.key_concurrency or state.parked > 0) then
@@ -143,6 +161,8 @@ local function let_in(q, key, state, slots)
       if most then
         state.running = state.running + 1
         slots[#slots + 1], slots[#slots + 2] = id, key
+        -- Its row is no longer that of a job which nobody has touched.
+        call('HSET', JOB .. id, 'limit_slot', '1')
       end
       to_head(q, id, row[2])
     elseif row[1] == 'cancelled' then

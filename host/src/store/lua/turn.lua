@@ -10,6 +10,8 @@ write_ends()
 local reserved = false
 if take() == '1' then
   reserved = reserve()
+  -- Jobs that came too fast for their key were scheduled meanwhile.
+  write_ends()
 end
 write_keeps()
 return { answers, reserved }
