@@ -84,7 +84,7 @@ impl Wake {
         *n = n.saturating_add(1);
     }
 
-    /// A queue that gives nothing for now, paused or at its limit: a signal or the next sweep ends the rest.
+    /// A queue that gives nothing at the moment, paused or at its limit: a signal or the next sweep ends the rest.
     fn was_closed(&mut self, queue: usize) {
         self.rests[queue] = (0, Some(Instant::now() + SWEEP_PERIOD));
     }
