@@ -21,6 +21,7 @@ mod weights;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -232,7 +233,12 @@ impl Worker {
         let mut is_grace_over = false;
         loop {
             self.pulse.beat();
-            self.go_on(gathering.is_none());
+            if self.go_on(gathering.is_none()) {
+                // The connection writes while this loop rests. Without the rest, two answers that came together would
+                // be followed by two turns in one piece, for ever: Redis would do both, answer both, and stand idle
+                // while both answers are worked on.
+                tokio::task::yield_now().await;
+            }
             if self.is_draining && self.is_drained() {
                 break;
             }
@@ -281,19 +287,23 @@ impl Worker {
         self.totals
     }
 
-    /// Does whatever can be done without waiting: collects ends, sends turns, blocks on quiet queues.
-    fn go_on(&mut self, may_collect: bool) {
+    /// Does whatever can be done without waiting: collects ends, sends turns, blocks on quiet queues. Answers whether a
+    /// turn is to be written.
+    fn go_on(&mut self, may_collect: bool) -> bool {
         if may_collect {
             self.collect();
         }
+        let mut has_sent = false;
         while self.may_turn() {
             self.send_turn();
+            has_sent = true;
         }
         self.claim_promises();
         if !self.is_draining && !self.is_hot && !self.redis.is_paused() {
             self.wait_for_pushes();
         }
         self.note_room();
+        has_sent
     }
 
     fn collect(&mut self) {
@@ -353,10 +363,15 @@ impl Worker {
         let reserve = (self.is_hot && !self.is_draining && limit > 0).then(|| self.reserve_from_all(limit));
         self.asked += reserve.as_ref().map_or(0, |(request, _)| request.limit as usize);
         let store = self.store.clone();
-        self.turns.push(Box::pin(async move {
+        let mut turn: BoxFuture<'static, TurnEnd> = Box::pin(async move {
             let result = store.turn(&settles, reserve.as_ref().map(|(request, _)| request)).await;
             TurnEnd { settles, reserve, result }
-        }));
+        });
+        // The first poll hands the turn to the connection; left to the loop, it would wait for the next answer.
+        self.turns.push(match turn.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(end) => Box::pin(std::future::ready(end)),
+            Poll::Pending => turn,
+        });
     }
 
     /// A reserve over all queues, by their weights or in their strict order, and the quotas in the order of the options.
