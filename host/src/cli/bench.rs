@@ -1,8 +1,9 @@
 //! `wasmhost bench`: what this machine does, measured with a private Redis, or with the one that `--redis` names.
 //!
-//! What is compared alternates, so that a neighbour's noise hits both; the medians are printed. The native handler
-//! shows what the queue alone costs: it is an executor that nothing but this command uses. Limits by key are measured
-//! beside drains without them; `--scale` measures queues with a million rows instead.
+//! What is compared alternates, so that a neighbour's noise hits both; the medians are printed. Before the first drain
+//! of a sort up to 5,000 jobs of another queue are drained, which do not count. The native handler shows what the queue
+//! alone costs: it is an executor that nothing but this command uses. Limits by key are measured beside drains without
+//! them; `--scale` measures queues with a million rows instead.
 
 mod drain;
 mod idle;
@@ -37,7 +38,7 @@ use crate::store::embedded::Embedded;
 /// Arguments of `wasmhost bench`.
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
-    /// Jobs of one drain
+    /// Jobs of one drain; before the first of each sort up to 5,000 more warm up and do not count
     #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(100..=5_000_000))]
     jobs: u64,
     /// Drains of each sort; the median counts
@@ -194,6 +195,10 @@ async fn measure(
     print::note(&format!("draining {} jobs, native and sandboxed in turn, {} rounds", args.jobs, args.rounds));
     let (mut native_drains, mut sandboxed, mut enqueued, mut limited) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    warm_up(bench, args, &executor).await?;
+    if !args.brief {
+        bench.warm_up_limited(args.jobs).await?;
+    }
     for round in 0..args.rounds {
         let (unlimited, enqueue_per_s) = bench.drain(args.jobs, native).await?;
         native_drains.push(unlimited);
@@ -246,12 +251,19 @@ async fn measure(
     })
 }
 
+/// Drains that do not count, one of each sort.
+async fn warm_up(bench: &Bench, args: &BenchArgs, executor: &Arc<WasmExecutor>) -> Result<(), Failure> {
+    bench.warm_up(args.jobs, native).await?;
+    bench.warm_up(args.jobs, |counted| in_sandbox(executor, counted)).await
+}
+
 /// Native and sandboxed drains in turn.
 async fn drains(
     bench: &Bench,
     args: &BenchArgs,
     executor: &Arc<WasmExecutor>,
 ) -> Result<(Vec<Drain>, Vec<Drain>), Failure> {
+    warm_up(bench, args, executor).await?;
     let (mut native_drains, mut sandboxed) = (Vec::new(), Vec::new());
     for _ in 0..args.rounds {
         native_drains.push(bench.drain(args.jobs, native).await?.0);

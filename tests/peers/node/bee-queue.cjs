@@ -19,12 +19,15 @@ const open = async (port, queue, isWorker) => {
 start({
   async fill(port, queue, n) {
     const producer = await open(port, queue, false);
+    const started = performance.now();
     for (const part of parts(n)) {
       const jobs = Array.from({ length: part }, () => producer.createJob(null));
       const errors = await producer.saveAll(jobs);
       if (errors.size > 0) throw errors.values().next().value;
     }
+    const took = performance.now() - started;
     await producer.close();
+    return took;
   },
 
   async worker(port, queue, handler) {

@@ -14,10 +14,13 @@ const open = async (port, queue) => {
 start({
   async fill(port, queue, n) {
     const producer = await open(port, queue);
+    const started = performance.now();
     for (const part of parts(n)) {
       await producer.addBulk(Array.from({ length: part }, () => ({ name: 'noop', data: null })));
     }
+    const took = performance.now() - started;
     await producer.close();
+    return took;
   },
 
   async worker(port, queue, handler) {

@@ -1,6 +1,6 @@
 // The protocol of the peers written in JavaScript; `../peer/src/lib.rs` describes it. Each peer gives four functions:
 //
-//   fill(port, queue, n)               enqueues n no-op jobs, `bulk` a call
+//   fill(port, queue, n)               enqueues n no-op jobs, `bulk` a call; gives the milliseconds of these calls
 //   worker(port, queue, handler)       connects; gives { run(settled), close() }; `settled` is called once Redis has
 //                                      answered to the last write of a job
 //   producer(port, queue)              connects; gives an async function that enqueues one job with a payload
@@ -33,11 +33,16 @@ const untilSettled = (worker, n) =>
     });
   });
 
+async function fill(peer, port, queue, n, warmUp) {
+  if (warmUp > 0) await peer.fill(port, queue + '-fill-warm-up', warmUp);
+  say(`filled ${Math.round((await peer.fill(port, queue, n)) * 1000)}`);
+}
+
 async function drain(peer, port, queue, n, warmUp) {
   const noop = async () => null;
   if (warmUp > 0) {
-    await peer.fill(port, queue + '-warm-up', warmUp);
-    const worker = await peer.worker(port, queue + '-warm-up', noop);
+    await peer.fill(port, queue + '-drain-warm-up', warmUp);
+    const worker = await peer.worker(port, queue + '-drain-warm-up', noop);
     await untilSettled(worker, warmUp);
     await worker.close();
   }
@@ -78,7 +83,7 @@ async function send(peer, port, queue, n, rate) {
 
 async function main(peer) {
   const [role, port, queue, n, extra] = process.argv.slice(2);
-  if (role === 'fill') await peer.fill(Number(port), queue, Number(n));
+  if (role === 'fill') await fill(peer, Number(port), queue, Number(n), Number(extra));
   else if (role === 'drain') await drain(peer, Number(port), queue, Number(n), Number(extra));
   else if (role === 'serve') await serve(peer, Number(port), queue, Number(n));
   else if (role === 'send') await send(peer, Number(port), queue, Number(n), Number(extra));

@@ -25,6 +25,10 @@ use crate::worker::{self, Worker};
 pub(super) const TYPE: &str = "bench-noop";
 /// Jobs of one enqueue call.
 pub(super) const BULK: u64 = 500;
+/// Most jobs of a drain that warms up and does not count. `make bench-peers` gives its peers as many.
+pub(super) const WARM_UP: u64 = 5_000;
+/// The queue of such drains.
+const WARM_UP_QUEUE: &str = "drain-warm-up";
 
 /// A store under the prefix of measurements.
 pub(super) async fn connect(url: &str) -> Result<Store, Failure> {
@@ -96,6 +100,18 @@ impl Bench {
     ) -> Result<(Drain, f64), Failure> {
         let enqueue_per_s = self.fill(n, |_| noop("drain")).await?;
         Ok((self.drain_all("drain", n, executor).await?, enqueue_per_s))
+    }
+
+    /// Drains some jobs of another queue, which do not count: what a first drain of its sort has to do besides, such as
+    /// the server's first touch of its memory, belongs to none that counts. `n` is the size of those.
+    pub(super) async fn warm_up(
+        &self,
+        n: u64,
+        executor: impl FnOnce(Handler) -> Arc<dyn Executor>,
+    ) -> Result<(), Failure> {
+        let n = n.min(WARM_UP);
+        self.fill(n, |_| noop(WARM_UP_QUEUE)).await?;
+        self.drain_all(WARM_UP_QUEUE, n, executor).await.map(drop)
     }
 
     /// Measures a worker until the `n` jobs of a queue are settled.

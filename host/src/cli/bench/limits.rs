@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::drain::{Bench, Drain, Handled, median, native, noop};
+use super::drain::{Bench, Drain, Handled, WARM_UP, median, native, noop};
 use crate::cli::Failure;
 use crate::job::NewJob;
 use crate::outcome::Outcome;
@@ -55,6 +55,14 @@ impl Limits {
 }
 
 impl Bench {
+    /// Drains some jobs with keys of another queue, which do not count. `n` is the size of drains that do.
+    pub(super) async fn warm_up_limited(&self, n: u64) -> Result<(), Failure> {
+        let (queue, n) = ("limited-warm-up", n.min(WARM_UP));
+        self.limit(queue).await?;
+        self.fill(n, |place| with_key(queue, place)).await?;
+        self.drain_all(queue, n, native).await.map(drop)
+    }
+
     /// Drains jobs of [`KEYS`] keys of which one each may run at a time.
     pub(super) async fn drain_limited(&self, n: u64) -> Result<Drain, Failure> {
         self.limit("limited").await?;

@@ -1,12 +1,12 @@
 //! apalis-redis as a peer: see `peer` for what it is asked.
 //!
-//! It fetches 64 a time and polls every 10 ms. Without the second its worker would see a job of an empty queue only at
-//! its next heartbeat, up to 30 s later.
+//! It fetches 64 a time, polls every 10 ms and publishes no events. Without the second its worker would see a job of an
+//! empty queue only at its next heartbeat, up to 30 s later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use apalis::prelude::*;
 use apalis_redis::{Config, ConnectionManager, RedisStorage};
@@ -42,7 +42,11 @@ impl PollStrategy for Every {
 async fn main() -> Result<(), Error> {
     let args = Args::read()?;
     match args.role.as_str() {
-        "fill" => fill(&args).await,
+        "fill" => {
+            fill(&args.warm_up()).await?;
+            peer::say_filled(fill(&args).await?);
+            Ok(())
+        }
         "drain" => {
             let warm_up = args.warm_up();
             fill(&warm_up).await?;
@@ -84,7 +88,7 @@ async fn main() -> Result<(), Error> {
 }
 
 fn config(args: &Args) -> Config {
-    Config::default().queue(&args.queue).batch_size(CONCURRENCY)
+    Config::default().queue(&args.queue).batch_size(CONCURRENCY).emit_events(false)
 }
 
 async fn storage(args: &Args) -> Result<RedisStorage<u64>, Error> {
@@ -92,15 +96,17 @@ async fn storage(args: &Args) -> Result<RedisStorage<u64>, Error> {
     Ok(RedisStorage::new(connection).with_config(config(args)))
 }
 
-async fn fill(args: &Args) -> Result<(), Error> {
+/// Enqueues the jobs. Answers how long it took once connected.
+async fn fill(args: &Args) -> Result<Duration, Error> {
     let mut storage = storage(args).await?;
+    let started = Instant::now();
     let mut left = args.n;
     while left > 0 {
         let n = left.min(BULK);
         storage.push_bulk((0..n).collect()).await?;
         left -= n;
     }
-    Ok(())
+    Ok(started.elapsed())
 }
 
 /// What tells how many jobs are settled: the size of the set of done ones.

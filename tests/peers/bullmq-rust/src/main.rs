@@ -1,6 +1,7 @@
 //! BullMQ's Rust port as a peer: see `peer` for what it is asked. Finished jobs are removed, the leanest setting.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bullmq::options::RedisConnectionOptions;
 use bullmq::types::RemoveOnFinish;
@@ -13,7 +14,11 @@ use serde_json::Value;
 async fn main() -> Result<(), Error> {
     let args = Args::read()?;
     match args.role.as_str() {
-        "fill" => fill(&args).await,
+        "fill" => {
+            fill(&args.warm_up()).await?;
+            peer::say_filled(fill(&args).await?);
+            Ok(())
+        }
         "drain" => {
             let warm_up = args.warm_up();
             fill(&warm_up).await?;
@@ -58,15 +63,17 @@ async fn queue(args: &Args) -> Result<Queue, Error> {
     Ok(Queue::with_options(&args.queue, options).await?)
 }
 
-async fn fill(args: &Args) -> Result<(), Error> {
+/// Enqueues the jobs. Answers how long it took once connected.
+async fn fill(args: &Args) -> Result<Duration, Error> {
     let queue = queue(args).await?;
+    let started = Instant::now();
     let mut left = args.n;
     while left > 0 {
         let n = left.min(BULK);
         queue.add_bulk((0..n).map(|_| BulkJob::new("noop", Value::Null)).collect()).await?;
         left -= n;
     }
-    Ok(())
+    Ok(started.elapsed())
 }
 
 fn worker_options(args: &Args, autorun: bool) -> WorkerOptions {

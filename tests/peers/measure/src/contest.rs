@@ -14,7 +14,8 @@ use crate::{Error, Size};
 const CONCURRENCY: &str = "64";
 /// Jobs a second while latency is measured.
 const LATENCY_RATE: u64 = 500;
-/// Jobs that a peer's worker has done before its drain counts: enough for a JIT compiler.
+/// Jobs of other queues that a peer has enqueued and drained before its turn counts, at most as many as count. Enough
+/// for a JIT compiler; `wasmhost bench` warms up on as many.
 const WARM_UP: u64 = 5_000;
 /// A worker that is to be idle when the first job comes gets this long after it has connected.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -54,6 +55,7 @@ pub enum Program {
 /// Figures of one turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn {
+    pub enqueue_per_s: f64,
     pub drain_per_s: f64,
     pub host_us_per_job: f64,
     pub redis_us_per_job: f64,
@@ -100,9 +102,11 @@ impl Contest<'_> {
             return self.measure_ours(entrant);
         }
         let n = entrant.jobs_max.map_or(self.size.jobs, |most| most.min(self.size.jobs));
+        let filled = self.fill(entrant, n)?;
         let (elapsed, host, redis) = self.drain(entrant, n)?;
         let (latency_ms_p50, latency_ms_p99) = self.latency(entrant)?;
         let turn = Turn {
+            enqueue_per_s: n as f64 / filled.as_secs_f64(),
             drain_per_s: n as f64 / elapsed.as_secs_f64(),
             host_us_per_job: micros_per(n, host),
             redis_us_per_job: micros_per(n, redis),
@@ -112,11 +116,17 @@ impl Contest<'_> {
         Ok(vec![(entrant.name, turn)])
     }
 
+    /// How long the enqueue calls for `n` jobs took.
+    fn fill(&self, entrant: &Entrant, n: u64) -> Result<Duration, Error> {
+        let said = self.start(entrant, "fill", n, n.min(WARM_UP))?.finish()?;
+        let micros = said.lines().find_map(|line| line.strip_prefix("filled "));
+        Ok(Duration::from_micros(micros.ok_or("it did not say how long it filled")?.parse()?))
+    }
+
     /// From the word to start until the worker says that Redis has confirmed the end of the last job: the time, and
     /// the CPU time of the worker and of Redis.
     fn drain(&self, entrant: &Entrant, n: u64) -> Result<(Duration, Duration, Duration), Error> {
-        self.start(entrant, "fill", n, 0)?.finish()?;
-        let mut worker = self.start(entrant, "drain", n, WARM_UP)?;
+        let mut worker = self.start(entrant, "drain", n, n.min(WARM_UP))?;
         worker.expect("ready")?;
         let (before, started) = (self.redis.cpu()?, Instant::now());
         worker.go()?;
@@ -147,7 +157,8 @@ impl Contest<'_> {
         Process::start(command.current_dir(self.redis.folder()))
     }
 
-    /// `wasmhost bench` on the same Redis; it measures as [`Self::drain`] and [`Self::latency`] do.
+    /// `wasmhost bench` on the same Redis; it warms up and measures as [`Self::fill`], [`Self::drain`] and
+    /// [`Self::latency`] do. Both rows are filled by the same code, which is measured before the native drain.
     fn measure_ours(&self, entrant: &Entrant) -> Result<Vec<(&'static str, Turn)>, Error> {
         let script = Path::new("target/scripts/echo.wasm").canonicalize()?;
         let mut command = entrant.command()?;
@@ -164,7 +175,9 @@ impl Contest<'_> {
         let of = |name: &str| {
             figures.get(name).and_then(Value::as_f64).ok_or_else(|| format!("`wasmhost bench` has no figure `{name}`"))
         };
+        let enqueue_per_s = of("enqueue_jobs_per_s")?;
         let native = Turn {
+            enqueue_per_s,
             drain_per_s: of("native_jobs_per_s")?,
             host_us_per_job: of("native_host_us_per_job")?,
             redis_us_per_job: of("native_redis_us_per_job")?,
@@ -172,6 +185,7 @@ impl Contest<'_> {
             latency_ms_p99: of("latency_ms_p99")?,
         };
         let sandbox = Turn {
+            enqueue_per_s,
             drain_per_s: of("wasm_jobs_per_s")?,
             host_us_per_job: of("host_us_per_job")?,
             redis_us_per_job: of("redis_us_per_job")?,

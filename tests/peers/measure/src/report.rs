@@ -38,9 +38,14 @@ impl Row {
         self.median(|turn| turn.drain_per_s)
     }
 
+    fn enqueue(&self) -> f64 {
+        self.median(|turn| turn.enqueue_per_s)
+    }
+
     fn figures(&self) -> Value {
         json!({
             "name": self.name,
+            "enqueue_per_s": self.enqueue(),
             "drain_per_s": self.drain(),
             "host_us_per_job": self.median(|turn| turn.host_us_per_job),
             "redis_us_per_job": self.median(|turn| turn.redis_us_per_job),
@@ -50,28 +55,42 @@ impl Row {
     }
 }
 
-/// Prints the table: ours first, then the peers by their rate, with how many times as fast ours drain.
+/// Prints the table: ours first, then the peers by their rate, with how many times as fast ours drain and enqueue.
 pub fn print(rows: &[Row], size: Size, busy: &Busy, notes: &[String]) {
     let is_ours = |row: &&Row| row.name.starts_with("wasmhost-");
     let mut sorted: Vec<&Row> = rows.iter().collect();
     sorted.sort_by(|a, b| is_ours(b).cmp(&is_ours(a)).then(b.drain().total_cmp(&a.drain())));
-    let ratio = |ours: &str, row: &Row| {
+    let ratio = |ours: &str, row: &Row, figure: fn(&Row) -> f64| {
         rows.iter()
             .find(|row| row.name == ours)
-            .map_or_else(String::new, |ours| format!("{:.2}", ours.drain() / row.drain()))
+            .map_or_else(String::new, |ours| format!("{:.2}", figure(ours) / figure(row)))
     };
-    let head = ["", "jobs/s", "native x", "sandbox x", "host us/job", "redis us/job", "p50 ms", "p99 ms", "turns"];
+    let head = [
+        "",
+        "jobs/s",
+        "native x",
+        "sandbox x",
+        "host us/job",
+        "redis us/job",
+        "p50 ms",
+        "p99 ms",
+        "enqueue/s",
+        "enqueue x",
+        "turns",
+    ];
     let mut lines = vec![head.map(str::to_owned)];
     lines.extend(sorted.iter().map(|row| {
         [
             row.name.to_owned(),
             format!("{:.0}", row.drain()),
-            ratio("wasmhost-native", row),
-            ratio("wasmhost-sandbox", row),
+            ratio("wasmhost-native", row, Row::drain),
+            ratio("wasmhost-sandbox", row, Row::drain),
             format!("{:.1}", row.median(|turn| turn.host_us_per_job)),
             format!("{:.1}", row.median(|turn| turn.redis_us_per_job)),
             format!("{:.3}", row.median(|turn| turn.latency_ms_p50)),
             format!("{:.3}", row.median(|turn| turn.latency_ms_p99)),
+            format!("{:.0}", row.enqueue()),
+            ratio("wasmhost-native", row, Row::enqueue),
             row.turns.len().to_string(),
         ]
     }));
@@ -91,7 +110,8 @@ pub fn print(rows: &[Row], size: Size, busy: &Busy, notes: &[String]) {
         "Medians of {} turns each, {} jobs a drain, 64 at once; latency at 500 jobs/s for {} s.",
         size.rounds, size.jobs, size.seconds
     );
-    println!("\"native x\", \"sandbox x\": how many times the row's rate ours is.");
+    println!("\"native x\", \"sandbox x\", \"enqueue x\": how many times the row's rate ours is.");
+    println!("\"enqueue/s\": one producer, 500 jobs a call, one call after the other.");
     println!("Others used {:.2} of this machine's {} cores meanwhile.", busy.others_cores(), cores());
     notes.iter().for_each(|note| println!("{note}"));
 }

@@ -2,7 +2,8 @@
 //!
 //! A peer program is started as `PROGRAM ROLE PORT QUEUE N [EXTRA]`. The roles:
 //!
-//! - `fill`: enqueue N no-op jobs, 500 a call, and end.
+//! - `fill`: connect, warm up by enqueuing EXTRA jobs into a queue of its own, enqueue N no-op jobs, 500 a call, say
+//!   `filled` with the microseconds of these calls, and end.
 //! - `drain`: warm up on EXTRA jobs of a queue of its own, connect, say `ready`, wait for a line, work until N jobs
 //!   are settled in Redis, say `done` with the CPU time used since that line.
 //! - `serve`: connect, start to work, say `ready`; after N jobs say `done` with what each waited, in milliseconds.
@@ -36,7 +37,7 @@ pub struct Args {
     pub queue: String,
     /// How many jobs.
     pub n: u64,
-    /// Warm-up jobs of `drain`, jobs a second of `send`.
+    /// Warm-up jobs of `fill` and `drain`, jobs a second of `send`.
     pub extra: u64,
     /// The word to start.
     pub go: Go,
@@ -62,10 +63,10 @@ impl Args {
         })
     }
 
-    /// The queue on which `drain` warms up.
+    /// What this role warms up on: a queue of its own.
     #[must_use]
     pub fn warm_up(&self) -> Self {
-        Self { queue: format!("{}-warm-up", self.queue), n: self.extra, ..self.clone() }
+        Self { queue: format!("{}-{}-warm-up", self.queue, self.role), n: self.extra, ..self.clone() }
     }
 }
 
@@ -81,6 +82,11 @@ pub fn now_ns() -> u64 {
 pub fn cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Tells the measurement how long the enqueue calls of `fill` took.
+pub fn say_filled(took: Duration) {
+    println!("filled {}", took.as_micros());
 }
 
 /// Tells the measurement that this worker is connected.
