@@ -15,13 +15,21 @@ use crate::job::NewJob;
 macro_rules! script {
     ($name:ident, $($file:literal),+) => {
         pub(super) static $name: Script =
-            LazyLock::new(|| redis::Script::new(concat!(include_str!("lua/head.lua") $(, include_str!(concat!("lua/", $file)))+)));
+            LazyLock::new(|| redis::Script::new(concat!(
+                include_str!("lua/head.lua"),
+                // In a function of its own: what functions in there use of the head is then found at once. From the
+                // level of the head itself, Lua would look through the head's names for each use in each function.
+                "return (function()\n",
+                $(include_str!(concat!("lua/", $file)),)+
+                "end)()\n"
+            )));
     };
 }
 
 script!(ENQUEUE, "limits.lua", "withdraw.lua", "write_job.lua", "enqueue.lua");
 script!(
     TURN,
+    "dead.lua",
     "limits.lua",
     "withdraw.lua",
     "write_job.lua",
@@ -29,12 +37,13 @@ script!(
     "fence.lua",
     "settle.lua",
     "due.lua",
+    "checked.lua",
     "reserve.lua",
     "turn.lua"
 );
 script!(EXTEND, "fence.lua", "extend.lua");
 script!(PROGRESS, "fence.lua", "progress.lua");
-script!(SWEEP, "limits.lua", "due.lua", "sweep.lua");
+script!(SWEEP, "dead.lua", "limits.lua", "due.lua", "sweep.lua");
 script!(RING, "ring.lua");
 script!(PUBLISH, "routes.lua", "publish.lua");
 script!(ADOPT, "routes.lua", "adopt.lua");
@@ -45,7 +54,7 @@ script!(SET_QUEUE, "set_queue.lua");
 script!(LIST, "list.lua");
 script!(QUEUES, "queues.lua");
 script!(ROWS, "marks.lua", "rows.lua");
-script!(ENTRIES, "entries.lua");
+script!(ENTRIES, "dead.lua", "entries.lua");
 script!(DEAD_ROWS, "dead_rows.lua");
 script!(RECONCILE, "limits.lua", "marks.lua", "reconcile.lua");
 

@@ -22,7 +22,7 @@ local broken = trouble(q)
 if broken then
   return { broken }
 end
-withdraw(q, id, status, { run_at_nano = found[3], limit_key = found[4], priority = found[5] }, reason)
+part('withdraw')(q, id, status, { run_at_nano = found[3], limit_key = found[4], priority = found[5] }, reason)
 write_ends()
 if status == 'inflight' then
   call('PUBLISH', WAKE, 'cancel ' .. id)

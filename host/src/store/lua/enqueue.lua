@@ -7,6 +7,8 @@
 -- ARGV     head.lua, then: number of jobs, and each job as write_job.lua says
 -- Returns  for each job: id, 1 when this call wrote it else 0
 
+local part_jobs = part('jobs')
+local take_job, existing, write_job = part_jobs.take, part_jobs.existing, part_jobs.write
 local jobs, answers, rows = {}, {}, {}
 local n_jobs = take_number()
 for n = 1, n_jobs do
@@ -17,7 +19,8 @@ end
 local is_free = n_jobs > 0 and call('EXISTS', unpack(rows)) == 0
 for n = 1, n_jobs do
   local job = jobs[n]
-  local reason = trouble(job.q)
+  -- A job without further fields is written to `ready` only.
+  local reason = trouble(job.q, job.n_more == 0 and 'ready' or nil)
   if not reason then
     job.known, reason = existing(job, is_free)
   end
@@ -31,14 +34,14 @@ for n = 1, n_jobs do
   new[q] = (new[q] or 0) + (jobs[n].known and 0 or 1)
 end
 for q, n in pairs(new) do
-  local reason = n > 0 and full(q, n)
+  local reason = n > 0 and part_jobs.full(q, n)
   if reason then
     return redis.error_reply('QUEUEFULL ' .. reason)
   end
 end
 for q, n in pairs(new) do
   if n > 0 then
-    make_room(q)
+    part_jobs.make_room(q)
     try('SADD', QUEUES, q.name)
   end
 end

@@ -5,22 +5,22 @@
 -- ARGV     head.lua, then: inflight or scheduled, number of members, the members
 -- Returns  number of removed entries, set aside (4 entries each)
 
-local q, part = queues[1], take()
+local q, structure = queues[1], take()
 local n_removed = 0
 if not trouble(q) then
   for _ = 1, take_number() do
     local member = take()
     local id = member
-    if part == 'scheduled' then
+    if structure == 'scheduled' then
       id = match(member, '^%d%d%d%d%d%d%d%d%d:(.+)$') or member
     end
     local status = try('HGET', JOB .. id, 'status')
-    local is_fit = status == part or (part == 'scheduled' and status == 'ready')
+    local is_fit = status == structure or (structure == 'scheduled' and status == 'ready')
     -- A key that is no hash is told of when its time comes.
-    if not is_fit and type(status) ~= 'table' and call('ZREM', q[part], member) == 1 then
+    if not is_fit and type(status) ~= 'table' and call('ZREM', q[structure], member) == 1 then
       n_removed = n_removed + 1
       if not status then
-        set_aside(q, id, (part == 'inflight' and 'in flight' or 'scheduled') .. ', but there is no record')
+        part('dead').set_aside(q, id, (structure == 'inflight' and 'in flight' or 'scheduled') .. ', but there is no record')
       end
     end
   end

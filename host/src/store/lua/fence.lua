@@ -6,7 +6,7 @@ local REPEATED, NOT_INFLIGHT, EXPIRED, MISMATCH = 1, 2, 3, 4
 -- Whether any lease of a queue has ended. Asked once per queue and call, it spares a question per job.
 local function has_ended_leases(q)
   if q.has_ended == nil then
-    q.has_ended = call('ZRANGEBYSCORE', q.inflight, '-inf', whole(now_ms), 'LIMIT', 0, 1)[1] ~= nil
+    q.has_ended = call('ZRANGEBYSCORE', q.inflight, '-inf', whole(now_ms), 'LIMIT', '0', '1')[1] ~= nil
   end
   return q.has_ended
 end

@@ -37,7 +37,7 @@ local KEYS_FIXED, KEYS_PER_QUEUE = 7, 11
 local now_s, now_n = ARGV[1], ARGV[2]
 if now_s == '' then
   local time = call('TIME')
-  now_s, now_n = time[1], fmt('%06d', time[2]) .. '000'
+  now_s, now_n = time[1], sub('00000' .. time[2], -6) .. '000'
 end
 local now_ms = tonumber(now_s) * 1000 + tonumber(sub(now_n, 1, 3))
 local now_nano = now_s .. now_n
@@ -52,6 +52,20 @@ local function take_number()
   return tonumber(ARGV[at])
 end
 
+local NOTHING = {}
+
+-- What many calls do without. Making a function costs Redis more than calling it, so those of a part are made when the
+-- first of them is wanted. A file adds its part as a function that makes it.
+local parts = {}
+local function part(name)
+  local made = parts[name]
+  if type(made) == 'function' then
+    made = made()
+    parts[name] = made
+  end
+  return made
+end
+
 local queues = {}
 for n = 1, take_number() do
   local k = KEYS_FIXED + (n - 1) * KEYS_PER_QUEUE
@@ -60,7 +74,7 @@ for n = 1, take_number() do
     ready = KEYS[k + 1], scheduled = KEYS[k + 2], inflight = KEYS[k + 3], done = KEYS[k + 4],
     dlq = KEYS[k + 5], aside = KEYS[k + 6], counters = KEYS[k + 7], cancelled = KEYS[k + 8],
     settings = KEYS[k + 9], keys = KEYS[k + 10], slots = KEYS[k + 11],
-    heads = {}, n_heads = 0, tails = {}, n_tails = 0,
+    troubles = {}, kinds = {}, heads = NOTHING, n_heads = 0, tails = NOTHING, n_tails = 0,
   }
 end
 
@@ -72,20 +86,23 @@ local function whole(number)
   return fmt('%.0f', number)
 end
 
--- Why a queue cannot be used, or false. Asked once per call: afterwards its structures can be written blindly.
-local function trouble(q)
-  if q.trouble == nil then
-    q.trouble = false
-    local parts = { q.ready, 'list', q.inflight, 'zset', q.scheduled, 'zset', q.done, 'list', q.dlq, 'list' }
-    for n = 1, #parts, 2 do
-      local found = kind(parts[n])
-      if found ~= 'none' and found ~= parts[n + 1] then
-        q.trouble = 'key `' .. parts[n] .. '` is a ' .. found .. ', must be a ' .. parts[n + 1]
-        break
-      end
-    end
+-- Why structures of a queue cannot be used, or nil: all of them, unless one is named. Whatever a call may write is
+-- asked for once, before its first write; afterwards it is written blindly.
+local TYPES = { ready = 'list', inflight = 'zset', scheduled = 'zset', done = 'list', dlq = 'list' }
+local function trouble(q, what)
+  if not what then
+    return trouble(q, 'ready') or trouble(q, 'inflight') or trouble(q, 'scheduled') or trouble(q, 'done')
+      or trouble(q, 'dlq')
   end
-  return q.trouble
+  local reason = q.troubles[what]
+  if reason == nil then
+    local found = kind(q[what])
+    q.kinds[what] = found
+    reason = found ~= 'none' and found ~= TYPES[what]
+      and 'key `' .. q[what] .. '` is a ' .. found .. ', must be a ' .. TYPES[what]
+    q.troubles[what] = reason
+  end
+  return reason or nil
 end
 
 -- A total since the queue was made (of `parked`: how many there are). Never worth stopping for.
@@ -96,13 +113,19 @@ local function count(q, what, by)
 end
 
 -- What people have set for a queue (set_queue.lua), as numbers where it is one. Read once a call.
+local NUMBERS = { 'concurrency', 'key_concurrency', 'key_rate', 'key_rate_ms', 'capacity' }
 local function settings(q)
   if not q.set then
-    local set, found = {}, try('HGETALL', q.settings)
-    for n = 1, found.err and 0 or #found, 2 do
+    local found = try('HGETALL', q.settings)
+    if not found[1] then
+      q.set = { key_rate_ms = 1000 }
+      return q.set
+    end
+    local set = {}
+    for n = 1, #found, 2 do
       set[found[n]] = found[n + 1]
     end
-    for _, name in ipairs({ 'concurrency', 'key_concurrency', 'key_rate', 'key_rate_ms', 'capacity' }) do
+    for _, name in ipairs(NUMBERS) do
       local number = tonumber(set[name] or '')
       set[name] = number and number >= 1 and number or nil
     end
@@ -122,22 +145,8 @@ local function closed(q)
   end
 end
 
--- Records that were not run: index of the queue, id, reason, '1' when it is in the DLQ.
+-- Records that were not run (dead.lua): index of the queue, id, reason, '1' when it is in the DLQ.
 local asides = {}
-local function report(q, id, reason, is_dead)
-  local n = #asides
-  asides[n + 1], asides[n + 2], asides[n + 3], asides[n + 4] = q.index, sub(id, 1, ID_MAX), reason, is_dead and '1' or '0'
-end
-
--- Keeps an id that has no record fit to be run, without touching that record.
-local function set_aside(q, id, reason)
-  report(q, id, reason, false)
-  try('RPUSH', q.aside, reason .. '\n' .. sub(id, 1, ID_MAX))
-  try('LTRIM', q.aside, -ASIDE_MAX, -1)
-  try('EXPIRE', q.aside, DLQ_DAYS * 86400)
-  count(q, 'set_aside', 1)
-end
-
 -- Tells those who wait for the end of a job. Mostly nobody does, and then it costs one question a call.
 local ENDED, n_waiting = PREFIX .. ':ended', nil
 local function tell_ended(ids, n)
@@ -147,30 +156,6 @@ local function tell_ended(ids, n)
   end
   for i = 1, n_waiting > 0 and n or 0 do
     try('PUBLISH', ENDED, ids[i])
-  end
-end
-
--- Drops the oldest dead row.
-local function drop_dead(q)
-  local oldest = call('LPOP', q.dlq)
-  if oldest then
-    if try('HGET', JOB .. oldest, 'status') == 'dlq' then
-      call('DEL', JOB .. oldest)
-    end
-    count(q, 'dlq_dropped', 1)
-  end
-end
-
--- Makes a job dead. It must have left every other structure before.
-local function dead_letter(q, id, reason, fields)
-  call('HSET', JOB .. id, 'status', 'dlq', 'queue', q.name, 'lease_token', '', 'lease_expires_at_nano', '0',
-    'run_at_nano', '0', 'dlq_reason', reason, 'dlq_failed_at_nano', now_nano, unpack(fields))
-  local length = call('RPUSH', q.dlq, id)
-  count(q, 'dead', 1)
-  tell_ended({ id }, 1)
-  -- Two, so that a list that another program filled shrinks.
-  for _ = 1, math.min(2, length - DLQ_MAX) do
-    drop_dead(q)
   end
 end
 
@@ -195,6 +180,19 @@ local function revision()
   return type(rev) == 'string' and rev or '0'
 end
 
+-- Gives back the slots of jobs that run no more (limits.lua). Mostly there are none: one question a queue and call.
+local function release_slots(q, ids)
+  if #ids == 0 then
+    return
+  elseif q.n_slots == nil then
+    local n = try('HLEN', q.slots)
+    q.n_slots = type(n) == 'number' and n or 0
+  end
+  if q.n_slots > 0 then
+    part('limits').release(q, ids)
+  end
+end
+
 -- Ids that go to the two ends of a list of their queue, written at the end of the script in one command each.
 -- A job with a priority has a list of its own, which is served before `ready`, 9 first.
 local function is_priority(text)
@@ -210,7 +208,7 @@ local function lane(q, priority)
   q.lanes = q.lanes or {}
   local known = q.lanes[priority]
   if not known then
-    known = { ready = prio_list(q, priority), priority = priority, heads = {}, n_heads = 0, tails = {}, n_tails = 0 }
+    known = { ready = prio_list(q, priority), heads = NOTHING, n_heads = 0, tails = NOTHING, n_tails = 0 }
     q.lanes[priority] = known
   end
   return known
@@ -218,11 +216,17 @@ end
 local function to_head(q, id, priority)
   local list = lane(q, priority)
   local n = list.n_heads + 1
+  if n == 1 then
+    list.heads = {}
+  end
   list.heads[n], list.n_heads = id, n
 end
 local function to_tail(q, id, priority)
   local list = priority and lane(q, priority) or q
   local n = list.n_tails + 1
+  if n == 1 then
+    list.tails = {}
+  end
   list.tails[n], list.n_tails = id, n
 end
 -- A job for later: due in whole seconds and nine digits of nanoseconds.
@@ -264,7 +268,7 @@ local function write_ends()
   local soonest
   for _, q in ipairs(queues) do
     write_list(q)
-    for priority, list in pairs(q.lanes or {}) do
+    for priority, list in pairs(q.lanes or NOTHING) do
       if list.n_heads + list.n_tails > 0 then
         local used = settings(q).priorities or ''
         if not find(used, priority, 1, true) then

@@ -9,238 +9,235 @@
 -- would cost more than all the rest, but keeps one with a long value as a table.
 --
 -- Nothing here is asked for in a queue without limits by key.
+parts.limits = function()
+  local PAD, PAD_VALUE = '', string.rep('-', 100)
 
-local PAD, PAD_VALUE = '', string.rep('-', 100)
+  local function parked_list(q, key)
+    return sub(q.ready, 1, -6) .. 'parked:' .. key
+  end
 
-local function parked_list(q, key)
-  return sub(q.ready, 1, -6) .. 'parked:' .. key
-end
-
--- The states of keys, from one read; `order` keeps the keys in the order in which they were first asked for.
-local function key_states(q, keys)
-  local states, order = {}, {}
-  for _, key in ipairs(keys) do
-    if not states[key] then
-      states[key] = { running = 0, parked = 0, next_ms = 0 }
-      order[#order + 1] = key
-    end
-  end
-  local found = #order > 0 and try('HMGET', q.keys, unpack(order)) or {}
-  for n = 1, #found do
-    local text, state = found[n], states[order[n]]
-    if text == '1 0 0' then
-      -- The most frequent one by far is not taken apart.
-      state.running = 1
-    elseif text then
-      local running, parked, next_ms = match(text, '^(%d+) (%d+) (%d+)$')
-      state.running, state.parked = tonumber(running) or 0, tonumber(parked) or 0
-      state.next_ms = tonumber(next_ms) or 0
-    end
-  end
-  return states, order
-end
-
-local function write_key_states(q, states, order)
-  local values, gone, n_values, n_gone = {}, {}, 0, 0
-  for _, key in ipairs(order) do
-    local state = states[key]
-    if state.running == 0 and state.parked == 0 and state.next_ms <= now_ms then
-      n_gone = n_gone + 1
-      gone[n_gone] = key
-    else
-      local is_plain = state.running == 1 and state.parked == 0 and state.next_ms == 0
-      values[n_values + 1] = key
-      values[n_values + 2] = is_plain and '1 0 0'
-        or whole(state.running) .. ' ' .. whole(state.parked) .. ' ' .. whole(state.next_ms)
-      n_values = n_values + 2
-    end
-  end
-  if n_gone > 0 then
-    call('HDEL', q.keys, unpack(gone))
-  end
-  if n_values > 0 then
-    call('HSET', q.keys, unpack(values))
-  end
-end
-
-local function write_slots(q, slots)
-  if #slots > 0 then
-    call('HSET', q.slots, unpack(slots))
-  end
-end
-
--- Whether keys are limited in a queue, and can be: a structure of the wrong type limits nothing.
-local function has_key_limits(q)
-  if q.is_limited == nil then
-    local set = settings(q)
-    q.is_limited = (set.key_concurrency or set.key_rate) and true or false
-    for _, name in ipairs({ q.keys, q.slots }) do
-      local found = q.is_limited and kind(name) or 'none'
-      q.is_limited = q.is_limited and (found == 'none' or found == 'hash')
-      if q.is_limited and found == 'none' then
-        try('HSET', name, PAD, PAD_VALUE)
+  -- The states of keys, from one read; `order` keeps the keys in the order in which they were first asked for.
+  local function key_states(q, keys)
+    local states, order = {}, {}
+    for _, key in ipairs(keys) do
+      if not states[key] then
+        states[key] = { running = 0, parked = 0, next_ms = 0 }
+        order[#order + 1] = key
       end
     end
-  end
-  return q.is_limited
-end
-
--- Jobs that have a key and are about to be handed out: { id, key, priority } each. Returns which of them may run, by
--- their place; the others are parked or scheduled.
-local function admit(q, waiting)
-  local set, keys, held, asked = settings(q), {}, {}, {}
-  for n, job in ipairs(waiting) do
-    keys[n] = job.key
-    -- A job that nobody has touched since it was enqueued holds no slot.
-    if job.row then
-      asked[#asked + 1] = job.id
-    end
-  end
-  if #asked > 0 then
-    local found = call('HMGET', q.slots, unpack(asked))
-    for n, id in ipairs(asked) do
-      held[id] = found[n]
-    end
-  end
-  local states, order = key_states(q, keys)
-  local slots, parked, may_run, n_parked = {}, {}, {}, 0
-  for n, job in ipairs(waiting) do
-    local state = states[job.key]
-    if held[job.id] == job.key then
-      -- It has counted since it was let in: a lost worker had it, or its turn came while it was parked.
-      may_run[n] = true
-    elseif set.key_concurrency and (state.running >= set.key_concurrency or state.parked > 0) then
-      parked[job.key] = parked[job.key] or {}
-      table.insert(parked[job.key], job.id)
-      state.parked = state.parked + 1
-      n_parked = n_parked + 1
-    else
-      local start_ms = now_ms
-      if set.key_rate and not job.is_paid then
-        local every_ms = set.key_rate_ms / set.key_rate
-        -- As many as the rate says may begin at once; after that they keep their distance.
-        start_ms = math.max(now_ms, state.next_ms - set.key_rate_ms + every_ms)
-        state.next_ms = math.max(state.next_ms, now_ms) + every_ms
+    local found = #order > 0 and try('HMGET', q.keys, unpack(order)) or {}
+    for n = 1, #found do
+      local text, state = found[n], states[order[n]]
+      if text == '1 0 0' then
+        -- The most frequent one by far is not taken apart.
+        state.running = 1
+      elseif text then
+        local running, parked, next_ms = match(text, '^(%d+) (%d+) (%d+)$')
+        state.running, state.parked = tonumber(running) or 0, tonumber(parked) or 0
+        state.next_ms = tonumber(next_ms) or 0
       end
-      if start_ms > now_ms then
-        local due_ms = math.ceil(start_ms)
-        local seconds, nanos = whole(math.floor(due_ms / 1000)), fmt('%03d000000', due_ms % 1000)
-        call('HSET', JOB .. job.id, 'status', 'scheduled', 'run_at_nano', seconds .. nanos, 'limit_paid', '1')
-        to_schedule(q, job.id, seconds, nanos)
+    end
+    return states, order
+  end
+
+  local function write_key_states(q, states, order)
+    local values, gone, n_values, n_gone = {}, {}, 0, 0
+    for _, key in ipairs(order) do
+      local state = states[key]
+      if state.running == 0 and state.parked == 0 and state.next_ms <= now_ms then
+        n_gone = n_gone + 1
+        gone[n_gone] = key
       else
-        may_run[n] = true
-        if set.key_concurrency then
-          state.running = state.running + 1
-          slots[#slots + 1], slots[#slots + 2] = job.id, job.key
+        local is_plain = state.running == 1 and state.parked == 0 and state.next_ms == 0
+        values[n_values + 1] = key
+        values[n_values + 2] = is_plain and '1 0 0'
+          or whole(state.running) .. ' ' .. whole(state.parked) .. ' ' .. whole(state.next_ms)
+        n_values = n_values + 2
+      end
+    end
+    if n_gone > 0 then
+      call('HDEL', q.keys, unpack(gone))
+    end
+    if n_values > 0 then
+      call('HSET', q.keys, unpack(values))
+    end
+  end
+
+  local function write_slots(q, slots)
+    if #slots > 0 then
+      call('HSET', q.slots, unpack(slots))
+    end
+  end
+
+  -- Whether keys are limited in a queue, and can be: a structure of the wrong type limits nothing.
+  local function has_key_limits(q)
+    if q.is_limited == nil then
+      local set = settings(q)
+      q.is_limited = (set.key_concurrency or set.key_rate) and true or false
+      for _, name in ipairs({ q.keys, q.slots }) do
+        local found = q.is_limited and kind(name) or 'none'
+        q.is_limited = q.is_limited and (found == 'none' or found == 'hash')
+        if q.is_limited and found == 'none' then
+          try('HSET', name, PAD, PAD_VALUE)
         end
       end
     end
+    return q.is_limited
   end
-  write_key_states(q, states, order)
-  write_slots(q, slots)
-  for key, list in pairs(parked) do
-    call('RPUSH', parked_list(q, key), unpack(list))
-  end
-  count(q, 'parked', n_parked)
-  return may_run
-end
 
--- Lets in who is parked for a key, as far as its limit goes. Some that were cancelled while they were parked may come
--- before the next one that can run; eight a call are looked at.
-local function let_in(q, key, state, slots)
-  local most, n_out = settings(q).key_concurrency, 0
-  while n_out < 8 and state.parked > 0 and (not most or state.running < most) do
-    local id = try('LPOP', parked_list(q, key))
-    if type(id) ~= 'string' then
-      state.parked = 0
-      break
-    end
-    state.parked, n_out = state.parked - 1, n_out + 1
-    local row = try('HMGET', JOB .. id, 'status', 'priority')
-    if row[1] == 'ready' then
-      if most then
-        state.running = state.running + 1
-        slots[#slots + 1], slots[#slots + 2] = id, key
-        -- Its row is no longer that of a job which nobody has touched.
-        call('HSET', JOB .. id, 'limit_slot', '1')
+  -- Jobs that have a key and are about to be handed out: { id, key, priority } each. Returns which of them may run, by
+  -- their place; the others are parked or scheduled.
+  local function admit(q, waiting)
+    local set, keys, held, asked = settings(q), {}, {}, {}
+    for n, job in ipairs(waiting) do
+      keys[n] = job.key
+      -- A job that nobody has touched since it was enqueued holds no slot.
+      if job.row then
+        asked[#asked + 1] = job.id
       end
-      to_head(q, id, row[2])
-    elseif row[1] == 'cancelled' then
-      call('EXPIRE', JOB .. id, CANCELLED_HOURS * 3600)
     end
+    if #asked > 0 then
+      local found = call('HMGET', q.slots, unpack(asked))
+      for n, id in ipairs(asked) do
+        held[id] = found[n]
+      end
+    end
+    local states, order = key_states(q, keys)
+    local slots, parked, may_run, n_parked = {}, {}, {}, 0
+    for n, job in ipairs(waiting) do
+      local state = states[job.key]
+      if held[job.id] == job.key then
+        -- It has counted since it was let in: a lost worker had it, or its turn came while it was parked.
+        may_run[n] = true
+      elseif set.key_concurrency and (state.running >= set.key_concurrency or state.parked > 0) then
+        parked[job.key] = parked[job.key] or {}
+        table.insert(parked[job.key], job.id)
+        state.parked = state.parked + 1
+        n_parked = n_parked + 1
+      else
+        local start_ms = now_ms
+        if set.key_rate and not job.is_paid then
+          local every_ms = set.key_rate_ms / set.key_rate
+          -- As many as the rate says may begin at once; after that they keep their distance.
+          start_ms = math.max(now_ms, state.next_ms - set.key_rate_ms + every_ms)
+          state.next_ms = math.max(state.next_ms, now_ms) + every_ms
+        end
+        if start_ms > now_ms then
+          local due_ms = math.ceil(start_ms)
+          local seconds, nanos = whole(math.floor(due_ms / 1000)), fmt('%03d000000', due_ms % 1000)
+          call('HSET', JOB .. job.id, 'status', 'scheduled', 'run_at_nano', seconds .. nanos, 'limit_paid', '1')
+          to_schedule(q, job.id, seconds, nanos)
+        else
+          may_run[n] = true
+          if set.key_concurrency then
+            state.running = state.running + 1
+            slots[#slots + 1], slots[#slots + 2] = job.id, job.key
+          end
+        end
+      end
+    end
+    write_key_states(q, states, order)
+    write_slots(q, slots)
+    for key, list in pairs(parked) do
+      call('RPUSH', parked_list(q, key), unpack(list))
+    end
+    count(q, 'parked', n_parked)
+    return may_run
   end
-  count(q, 'parked', -n_out)
-end
 
--- Gives back the slots of jobs that run no more; whoever is parked for one takes it and goes to the head of its queue.
-local function release_slots(q, ids)
-  if q.n_slots == nil then
-    local n = try('HLEN', q.slots)
-    q.n_slots = type(n) == 'number' and n or 0
-  end
-  if q.n_slots == 0 or #ids == 0 then
-    return
-  end
-  local found, gone, keys = call('HMGET', q.slots, unpack(ids)), {}, {}
-  for n, id in ipairs(ids) do
-    if found[n] then
-      gone[#gone + 1], keys[#keys + 1] = id, found[n]
+  -- Lets in who is parked for a key, as far as its limit goes. Some that were cancelled while they were parked may come
+  -- before the next one that can run; eight a call are looked at.
+  local function let_in(q, key, state, slots)
+    local most, n_out = settings(q).key_concurrency, 0
+    while n_out < 8 and state.parked > 0 and (not most or state.running < most) do
+      local id = try('LPOP', parked_list(q, key))
+      if type(id) ~= 'string' then
+        state.parked = 0
+        break
+      end
+      state.parked, n_out = state.parked - 1, n_out + 1
+      local row = try('HMGET', JOB .. id, 'status', 'priority')
+      if row[1] == 'ready' then
+        if most then
+          state.running = state.running + 1
+          slots[#slots + 1], slots[#slots + 2] = id, key
+          -- Its row is no longer that of a job which nobody has touched.
+          call('HSET', JOB .. id, 'limit_slot', '1')
+        end
+        to_head(q, id, row[2])
+      elseif row[1] == 'cancelled' then
+        call('EXPIRE', JOB .. id, CANCELLED_HOURS * 3600)
+      end
     end
+    count(q, 'parked', -n_out)
   end
-  if #gone == 0 then
-    return
-  end
-  call('HDEL', q.slots, unpack(gone))
-  local states, order = key_states(q, keys)
-  local slots = {}
-  for _, key in ipairs(keys) do
-    local state = states[key]
-    state.running = math.max(0, state.running - 1)
-    let_in(q, key, state, slots)
-  end
-  write_key_states(q, states, order)
-  write_slots(q, slots)
-end
 
--- Looks at some slots and keys by chance: what counts as running and does not is given back, and a key whose limit was
--- raised or taken away lets more in. So a lost count heals, whatever lost it.
-local function mend_slots(q)
-  local some, gone = try('HRANDFIELD', q.slots, 20, 'WITHVALUES'), {}
-  for n = 1, some.err and 0 or #some, 2 do
-    local status = try('HGET', JOB .. some[n], 'status')
-    if some[n] ~= PAD and status ~= 'inflight' and status ~= 'ready' and status ~= 'scheduled' then
-      gone[#gone + 1] = some[n]
+  -- Gives back the slots of jobs that run no more; whoever is parked for one takes it and goes to the head of its queue.
+  local function release(q, ids)
+    local found, gone, keys = call('HMGET', q.slots, unpack(ids)), {}, {}
+    for n, id in ipairs(ids) do
+      if found[n] then
+        gone[#gone + 1], keys[#keys + 1] = id, found[n]
+      end
     end
-  end
-  release_slots(q, gone)
-  some = try('HRANDFIELD', q.keys, 20)
-  if some.err or #some == 0 then
-    return
-  elseif #some == 1 and some[1] == PAD and try('HLEN', q.slots) == 1 and try('HEXISTS', q.slots, PAD) == 1 then
-    -- Nothing is limited now.
-    call('DEL', q.keys, q.slots)
-    return
-  end
-  local keys = {}
-  for _, key in ipairs(some) do
-    keys[#keys + 1] = key ~= PAD and key or nil
-  end
-  local states, order = key_states(q, keys)
-  -- Few slots are counted anew; many are taken as they are.
-  local running, n_slots = nil, try('HLEN', q.slots)
-  if n_slots == 0 or type(n_slots) == 'number' and n_slots <= 1000 then
-    running = {}
-    for _, key in ipairs(call('HVALS', q.slots)) do
-      running[key] = (running[key] or 0) + 1
+    if #gone == 0 then
+      return
     end
+    call('HDEL', q.slots, unpack(gone))
+    local states, order = key_states(q, keys)
+    local slots = {}
+    for _, key in ipairs(keys) do
+      local state = states[key]
+      state.running = math.max(0, state.running - 1)
+      let_in(q, key, state, slots)
+    end
+    write_key_states(q, states, order)
+    write_slots(q, slots)
   end
-  local slots = {}
-  for _, key in ipairs(order) do
-    local state, length = states[key], try('LLEN', parked_list(q, key))
-    state.parked = type(length) == 'number' and length or 0
-    state.running = running and (running[key] or 0) or state.running
-    let_in(q, key, state, slots)
+
+  -- Looks at some slots and keys by chance: what counts as running and does not is given back, and a key whose limit was
+  -- raised or taken away lets more in. So a lost count heals, whatever lost it.
+  local function mend(q)
+    local some, gone = try('HRANDFIELD', q.slots, 20, 'WITHVALUES'), {}
+    for n = 1, some.err and 0 or #some, 2 do
+      local status = try('HGET', JOB .. some[n], 'status')
+      if some[n] ~= PAD and status ~= 'inflight' and status ~= 'ready' and status ~= 'scheduled' then
+        gone[#gone + 1] = some[n]
+      end
+    end
+    release_slots(q, gone)
+    some = try('HRANDFIELD', q.keys, 20)
+    if some.err or #some == 0 then
+      return
+    elseif #some == 1 and some[1] == PAD and try('HLEN', q.slots) == 1 and try('HEXISTS', q.slots, PAD) == 1 then
+      -- Nothing is limited now.
+      call('DEL', q.keys, q.slots)
+      return
+    end
+    local keys = {}
+    for _, key in ipairs(some) do
+      keys[#keys + 1] = key ~= PAD and key or nil
+    end
+    local states, order = key_states(q, keys)
+    -- Few slots are counted anew; many are taken as they are.
+    local running, n_slots = nil, try('HLEN', q.slots)
+    if n_slots == 0 or type(n_slots) == 'number' and n_slots <= 1000 then
+      running = {}
+      for _, key in ipairs(call('HVALS', q.slots)) do
+        running[key] = (running[key] or 0) + 1
+      end
+    end
+    local slots = {}
+    for _, key in ipairs(order) do
+      local state, length = states[key], try('LLEN', parked_list(q, key))
+      state.parked = type(length) == 'number' and length or 0
+      state.running = running and (running[key] or 0) or state.running
+      let_in(q, key, state, slots)
+    end
+    write_key_states(q, states, order)
+    write_slots(q, slots)
   end
-  write_key_states(q, states, order)
-  write_slots(q, slots)
+
+  return { parked_list = parked_list, key_states = key_states, write_key_states = write_key_states,
+    has_key_limits = has_key_limits, admit = admit, release = release, mend = mend }
 end

@@ -41,7 +41,7 @@ local function put_back(q, id, row)
   end
   local found = call('HMGET', JOB .. id, 'priority', 'limit_key')
   if is_in(q.ready, id) or is_priority(found[1]) and is_in(prio_list(q, found[1]), id)
-    or found[2] and is_in(parked_list(q, found[2]), id) then
+    or found[2] and is_in(part('limits').parked_list(q, found[2]), id) then
     return 0
   end
   call('HSET', JOB .. id, 'status', 'ready', 'run_at_nano', '0')

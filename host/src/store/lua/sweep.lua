@@ -18,6 +18,8 @@ local RECORDS_MAX = 500
 local WATCH_MS = 4000
 local WATCHERS = PREFIX .. ':watchers'
 
+local due = part('due')
+local swept = due.swept
 local session, has_room = take(), take() == '1'
 
 -- After FLUSHALL the prefix is marked again. It is the first write: a server that has become a replica is found out
@@ -35,18 +37,18 @@ for _, q in ipairs(queues) do
   elseif swept.reclaimed + swept.promoted + #asides / 4 >= BUDGET then
     swept.is_more = 1
   else
-    reclaim(q)
-    promote(q)
-    mend_slots(q)
-    prune(q)
+    due.reclaim(q)
+    due.promote(q)
+    part('limits').mend(q)
+    due.prune(q)
   end
 end
 write_ends()
 for _, q in ipairs(queues) do
   if not q.trouble then
-    local due = next_due(q)
-    if due and (not next_ms or due < next_ms) then
-      next_ms = due
+    local next_due = due.next_due(q)
+    if next_due and (not next_ms or next_due < next_ms) then
+      next_ms = next_due
     end
   end
 end

@@ -4,12 +4,13 @@
 -- ARGV     head.lua, then settle.lua, then reserve.lua
 -- Returns  answers of settle.lua; answer of reserve.lua, nil when none was wanted
 
-local answers = settle()
+local n_groups = take_number()
+local answers = n_groups > 0 and part('settle')(n_groups) or {}
 -- What the settles gave back can be taken again in the same turn.
 write_ends()
 local reserved = false
 if take() == '1' then
-  reserved = reserve()
+  reserved = part('reserve')()
   -- Jobs that came too fast for their key were scheduled meanwhile.
   write_ends()
 end

@@ -22,9 +22,9 @@ type Files = &'static [(&'static str, &'static str)];
 /// The scripts of the model's operations, joined as the store joins them.
 const SCRIPTS: [Files; 5] = [
     lua!("head.lua" "limits.lua" "withdraw.lua" "write_job.lua" "enqueue.lua"),
-    lua!("head.lua" "limits.lua" "withdraw.lua" "write_job.lua" "effects.lua" "fence.lua" "settle.lua" "due.lua" "reserve.lua" "turn.lua"),
+    lua!("head.lua" "dead.lua" "limits.lua" "withdraw.lua" "write_job.lua" "effects.lua" "fence.lua" "settle.lua" "due.lua" "checked.lua" "reserve.lua" "turn.lua"),
     lua!("head.lua" "fence.lua" "extend.lua"),
-    lua!("head.lua" "limits.lua" "due.lua" "sweep.lua"),
+    lua!("head.lua" "dead.lua" "limits.lua" "due.lua" "sweep.lua"),
     lua!("head.lua" "requeue.lua"),
 ];
 
@@ -45,8 +45,8 @@ const MUTATIONS: &[Mutation] = &[
     mutation(
         "the end of a lease is not asked for",
         "fence.lua",
-        "'LIMIT', 0, 1)[1] ~= nil",
-        "'LIMIT', 0, 1)[1] == false",
+        "'LIMIT', '0', '1')[1] ~= nil",
+        "'LIMIT', '0', '1')[1] == false",
     ),
     mutation("a late end is accepted", "fence.lua", "return is_over and EXPIRED or nil", "return nil"),
     mutation(
@@ -82,7 +82,7 @@ const MUTATIONS: &[Mutation] = &[
         "failed / 1e9 < tonumber(now_s) - DLQ_DAYS * 86400",
         "true",
     ),
-    mutation("quotas are not kept", "reserve.lua", "math.min(share.quota, limit - n_jobs)", "limit - n_jobs"),
+    mutation("quotas are not kept", "reserve.lua", "math.min(share.quota, limit - r.n_jobs)", "limit - r.n_jobs"),
     mutation("a living job is requeued", "requeue.lua", "row[1] ~= 'dlq'", "false"),
     mutation("a requeue ignores the queue", "requeue.lua", "row[2] and row[2] ~= q.name", "false"),
 ];
@@ -96,7 +96,8 @@ async fn mutated(server: &RedisServer, mutation: &Mutation) -> Vec<(String, Stri
             continue;
         }
         let join = |change: &dyn Fn(&str, &str) -> String| -> redis::Script {
-            redis::Script::new(&files.iter().map(|(name, text)| change(name, text)).collect::<String>())
+            let texts: Vec<String> = files.iter().map(|(name, text)| change(name, text)).collect();
+            redis::Script::new(&format!("{}return (function()\n{}end)()\n", texts[0], texts[1..].concat()))
         };
         let old = join(&|_, text| text.to_owned());
         let new = join(&|name, text| {
