@@ -6,7 +6,6 @@
 //!
 //! Next: `plan` for what jobs do, `invariants` for what must hold, `workers`, `servers` and `timing` for the campaigns.
 
-mod dice;
 mod fleet;
 mod invariants;
 mod plan;

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use wasmhost::job::{JobId, NewJob, StoreId};
 use wasmhost::store::{Error, Options, QueueInfo, Store};
 
-use super::dice::Dice;
 use super::fleet::{Fleet, GRACE};
 use super::plan::{Mode, Plan, QUEUE, Work};
 use super::seed;
 use super::sink::Sink;
+use crate::support::dice::Dice;
 use crate::support::guests;
 use crate::support::program::Invocation;
 use crate::support::proxy::Proxy;

@@ -3,6 +3,8 @@
 //! An operation names what it works on by a number that is only looked up when it runs. So every part of a sequence is
 //! a sequence too, and it can be shortened by leaving operations out.
 
+use crate::support::dice::Dice;
+
 /// Clients that take turns.
 pub(super) const CLIENTS: usize = 4;
 /// Queues of a sequence.
@@ -92,51 +94,12 @@ pub(super) struct Ask {
     pub(super) is_sweep: bool,
 }
 
-/// SplitMix64: small, and the same sequence on every machine and in every version.
-pub(super) struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number from 0 up to, but without, `end`.
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn index(&mut self, end: usize) -> usize {
-        usize::try_from(self.below(end as u64)).expect("an index")
-    }
-
-    fn number(&mut self, end: u32) -> u32 {
-        u32::try_from(self.below(u64::from(end))).expect("a small number")
-    }
-
-    fn nanos(&mut self, end: i64) -> i64 {
-        i64::try_from(self.below(end.unsigned_abs())).expect("a span of time")
-    }
-
-    fn is_one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn some<T>(&mut self, from: u64, to: u64, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
-        let n = from + self.below(to - from + 1);
-        (0..n).map(|_| make(self)).collect()
-    }
-}
-
 /// The sequence of a seed.
 pub(super) fn sequence(seed: u64) -> Vec<Operation> {
     // Neighbouring seeds are to have nothing in common.
-    let mut dice = Dice(Dice(seed).next());
+    let mut dice = Dice::of(seed).fork();
     (0..OPERATIONS)
-        .map(|_| Operation { client: dice.index(CLIENTS), step: step(&mut dice), action: action(&mut dice) })
+        .map(|_| Operation { client: dice.place(CLIENTS), step: step(&mut dice), action: action(&mut dice) })
         .collect()
 }
 
@@ -148,7 +111,7 @@ fn step(dice: &mut Dice) -> Step {
         65..72 => Step::By(dice.nanos(40 * SECOND)),
         72..99 => {
             let besides = [-MILLI, -1, 0, 0, 1, MILLI];
-            Step::ToEdge { pick: dice.index(16), beside: besides[dice.index(besides.len())] }
+            Step::ToEdge { pick: dice.place(16), beside: besides[dice.place(besides.len())] }
         }
         // Longer than a dead row is kept.
         _ => Step::By(31 * 86_400 * SECOND),
@@ -166,7 +129,7 @@ fn action(dice: &mut Dice) -> Action {
         75..83 => Action::Extend { holds: dice.some(1, 3, hold), lease_ms: 1 + dice.nanos(20_000) },
         83..92 => Action::Sweep { queues: queues(dice, QUEUES) },
         _ => Action::Requeue {
-            pick: dice.index(IDS as usize),
+            pick: dice.place(IDS as usize),
             is_other_queue: dice.is_one_in(8),
             after: dice.is_one_in(2).then(|| dice.nanos(8 * SECOND) - 2 * SECOND),
             is_reset: dice.is_one_in(2),
@@ -176,14 +139,14 @@ fn action(dice: &mut Dice) -> Action {
 
 /// Up to `most` different queues, in any order.
 fn queues(dice: &mut Dice, most: usize) -> Vec<usize> {
-    let (n, first, step) = (1 + dice.index(most), dice.index(QUEUES), 1 + dice.index(QUEUES - 1));
+    let (n, first, step) = (1 + dice.place(most), dice.place(QUEUES), 1 + dice.place(QUEUES - 1));
     (0..n).map(|place| (first + place * step) % QUEUES).collect()
 }
 
 fn draft(dice: &mut Dice) -> Draft {
     Draft {
         id: dice.below(IDS),
-        queue: dice.index(QUEUES),
+        queue: dice.place(QUEUES),
         after: dice.is_one_in(3).then(|| dice.nanos(10 * SECOND) - 2 * SECOND),
         key: dice.is_one_in(4).then(|| dice.below(IDEMPOTENCY_KEYS)),
         max_attempts: dice.is_one_in(2).then(|| 1 + dice.number(6)),
@@ -192,12 +155,12 @@ fn draft(dice: &mut Dice) -> Draft {
 
 fn hold(dice: &mut Dice) -> Hold {
     let token = match dice.below(20) {
-        0..2 => Token::Foreign(dice.index(64)),
+        0..2 => Token::Foreign(dice.place(64)),
         2 => Token::Unknown,
         3 => Token::Empty,
         _ => Token::Own,
     };
-    Hold { pick: dice.index(16), is_past: dice.is_one_in(4), token }
+    Hold { pick: dice.place(16), is_past: dice.is_one_in(4), token }
 }
 
 fn ending(dice: &mut Dice) -> Ending {
