@@ -31,6 +31,25 @@ impl Store {
         Ok(Duration::from_secs_f64(seconds("used_cpu_user") + seconds("used_cpu_sys")))
     }
 
+    /// The server's process, which is on this machine only when it is a private one.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn server_pid(&self) -> Result<Option<u32>, Error> {
+        let info = self.info("server").await?;
+        Ok(info_value(&info, "process_id").and_then(|value| value.parse().ok()))
+    }
+
+    /// How many scripts the server has run since it started.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn script_calls(&self) -> Result<u64, Error> {
+        let info = self.info("commandstats").await?;
+        let calls = info_value(&info, "cmdstat_evalsha").and_then(|figures| figures.strip_prefix("calls="));
+        Ok(calls.and_then(|calls| calls.split(',').next()?.parse().ok()).unwrap_or(0))
+    }
+
     /// Bytes that the server has in use.
     ///
     /// # Errors

@@ -19,6 +19,17 @@ pub(super) fn cpu_of(pid: u32) -> Duration {
     Duration::from_nanos(threads.map(|thread| run_ns(thread.path())).sum())
 }
 
+/// How long the main thread of another process was ready to run and got no core.
+pub(super) fn waited_for_core(pid: u32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    Duration::from_nanos(text.split_whitespace().nth(1).and_then(|ns| ns.parse().ok()).unwrap_or(0))
+}
+
+/// CPU time of this machine's cores that another machine on the same hardware had instead, since the start.
+pub(super) fn stolen() -> Duration {
+    Duration::from_millis(cpu_ticks(&[7]) * 10)
+}
+
 /// Proportional memory of another process in MB.
 #[expect(clippy::cast_precision_loss, reason = "a size in KiB fits a double exactly")]
 pub(super) fn pss_mb_of(pid: u32) -> f64 {
@@ -47,11 +58,15 @@ impl Busy {
     }
 }
 
-/// Busy time of all cores since the machine started: user, nice, system, interrupts, in hundredths of a second.
+/// Busy time of all cores since the machine started: user, nice, system, interrupts.
 fn machine_cpu() -> Duration {
+    Duration::from_millis(cpu_ticks(&[0, 1, 2, 5, 6]) * 10)
+}
+
+/// The sum of some fields of the line of all cores, in hundredths of a second.
+fn cpu_ticks(fields: &[usize]) -> u64 {
     let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let fields: Vec<u64> =
+    let all: Vec<u64> =
         text.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
-    let busy: u64 = [0, 1, 2, 5, 6].iter().filter_map(|n| fields.get(*n)).sum();
-    Duration::from_millis(busy * 10)
+    fields.iter().filter_map(|n| all.get(*n)).sum()
 }

@@ -81,17 +81,27 @@ pub(super) fn scale(output: Output, figures: &ScaleFigures) -> Result<(), Failur
                 format!("{:.2}", case.rate_ratio),
                 format!("{:.1}", case.redis_us_per_job),
                 format!("{:.1}", case.small_redis_us_per_job),
+                format!("{:.2}", case.redis_us_ratio),
             ]
         };
         print::line(&format!("rates beside {} rows, and beside {}", f.rows, f.small_rows));
         print::table(
-            ["", "JOBS/S", "SMALL", "RATIO", "REDIS US/JOB", "SMALL"],
+            ["", "JOBS/S", "SMALL", "RATIO", "REDIS US/JOB", "SMALL", "RATIO"],
             [row("due at once", &f.due), row("scheduled", &f.scheduled), row("dead", &f.dead)],
         );
         for (what, longest) in &f.longest_script_ms {
-            print::line(&format!("longest {what:<14} {longest:.2} ms"));
+            let over = f.scripts_over_5_ms_by_script.get(what).copied().unwrap_or(0);
+            print::line(&format!("longest {what:<14} {longest:.2} ms, {over} calls over 5 ms"));
         }
-        print::line(&format!("scripts over 5 ms      {}", f.scripts_over_5_ms));
+        print::line(&format!("scripts over 5 ms      {} of {}", f.scripts_over_5_ms, f.scripts));
+        print::line(&format!(
+            "all scripts            p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms",
+            f.script_ms_p50, f.script_ms_p99, f.script_ms_p999
+        ));
+        print::line(&format!(
+            "in these times         {:.0} ms in which Redis got no core, and its part of {:.0} ms of the cores stolen",
+            f.redis_waited_ms, f.stolen_ms
+        ));
         for (what, ms) in &f.first_page_ms {
             print::line(&format!("first page, {what:<10} {ms:.2} ms"));
         }

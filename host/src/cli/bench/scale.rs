@@ -1,7 +1,8 @@
 //! Queues with a million rows: what lies there must neither slow a drain down nor make a script long.
 //!
-//! A large and a small queue of each sort are drained in turn. Slow scripts are counted by the server meanwhile; its
-//! count is by the clock on the wall, so a busy machine makes scripts longer than they are.
+//! A large and a small queue of each sort are drained in turn, and who begins alternates. Slow scripts are counted by
+//! the server meanwhile. Its count is by the clock on the wall, so a busy machine makes scripts longer than they are:
+//! how long the server waited for a core, and how much of the cores other machines had, is told beside it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::drain::{Bench, Drain, Handled, TYPE, median, native, noop};
-use super::machine::Busy;
+use super::machine::{Busy, stolen, waited_for_core};
 use crate::cli::{Failure, print};
 use crate::clock::Timestamp;
 use crate::job::{JobState, NewJob};
@@ -45,7 +46,19 @@ pub(super) struct ScaleFigures {
     /// By script: how long the longest call took, where one was above half a millisecond.
     pub(super) longest_script_ms: BTreeMap<String, f64>,
     pub(super) scripts_over_5_ms: u64,
+    /// By script: how many calls took longer than 5 ms.
+    pub(super) scripts_over_5_ms_by_script: BTreeMap<String, u64>,
     pub(super) scripts_over_half_a_ms: u64,
+    /// All calls while scripts were counted.
+    pub(super) scripts: u64,
+    /// Only told when it is above half a millisecond, else 0; so are the next two.
+    pub(super) script_ms_p50: f64,
+    pub(super) script_ms_p99: f64,
+    pub(super) script_ms_p999: f64,
+    /// How long the server was ready to run and got no core while scripts were counted: it is in their times.
+    pub(super) redis_waited_ms: f64,
+    /// What other machines had of this machine's cores meanwhile.
+    pub(super) stolen_ms: f64,
     /// By structure: the first page of it at `rows` rows.
     pub(super) first_page_ms: BTreeMap<String, f64>,
     pub(super) redis_memory_mb: f64,
@@ -60,6 +73,7 @@ pub(super) struct Case {
     pub(super) rate_ratio: f64,
     pub(super) jobs_per_s: f64,
     pub(super) small_jobs_per_s: f64,
+    pub(super) redis_us_ratio: f64,
     pub(super) redis_us_per_job: f64,
     pub(super) small_redis_us_per_job: f64,
 }
@@ -71,6 +85,7 @@ impl Case {
             rate_ratio: median(pairs.iter().map(|(large, small)| large.jobs_per_s / small.jobs_per_s)),
             jobs_per_s: median(pairs.iter().map(|(large, _)| large.jobs_per_s)),
             small_jobs_per_s: median(pairs.iter().map(|(_, small)| small.jobs_per_s)),
+            redis_us_ratio: median(pairs.iter().map(|(large, small)| large.redis_us / small.redis_us)),
             redis_us_per_job: median(pairs.iter().map(|(large, _)| large.redis_us)),
             small_redis_us_per_job: median(pairs.iter().map(|(_, small)| small.redis_us)),
         }
@@ -100,7 +115,11 @@ impl Bench {
         let memory = self.store.used_memory().await?.saturating_sub(memory_before);
         tokio::time::sleep_until((due_at + Duration::from_millis(5)).into()).await;
 
+        self.warm_up(jobs, native).await?;
         self.store.watch_scripts(SLOW_US).await?;
+        let pid = self.store.server_pid().await?;
+        let waited = || pid.map(waited_for_core).unwrap_or_default();
+        let (calls_before, waited_before, stolen_before) = (self.store.script_calls().await?, waited(), stolen());
         let first_page_ms = self.first_pages().await?;
         print::note(&format!("draining queues of {rows} and of {SMALL} rows in turn, {rounds} rounds"));
         // Each pair takes a good `SMALL` of the rows away.
@@ -112,13 +131,22 @@ impl Bench {
                 self.store.sweep(&[queue.to_owned()]).await?;
             }
         }
+        let (waited, stolen) = (waited() - waited_before, stolen() - stolen_before);
+        let scripts = self.store.script_calls().await? - calls_before;
         let slow = self.store.slow_scripts().await?;
-        let mut longest_script_ms = BTreeMap::new();
+        let (mut longest_script_ms, mut over_5_ms) = (BTreeMap::new(), BTreeMap::new());
         for (name, took) in &slow {
             let longest: &mut f64 = longest_script_ms.entry(name.clone()).or_default();
             *longest = longest.max(took.as_secs_f64() * 1e3);
+            *over_5_ms.entry(name.clone()).or_default() += u64::from(*took > Duration::from_millis(5));
         }
-        let over_5_ms = slow.iter().filter(|(_, took)| *took > Duration::from_millis(5)).count();
+        let mut slowest_first: Vec<f64> = slow.iter().map(|(_, took)| took.as_secs_f64() * 1e3).collect();
+        slowest_first.sort_by(|a, b| b.total_cmp(a));
+        // The place among the slow ones that is so far from the end of all.
+        let at = |one_in: u64| {
+            let place = usize::try_from(scripts / one_in).unwrap_or(usize::MAX);
+            slowest_first.get(place).copied().unwrap_or(0.0)
+        };
         #[expect(clippy::cast_precision_loss, reason = "sizes in bytes need no more than 52 bits")]
         let (memory, n_rows) = (memory as f64, (3 * rows + 2 * SMALL) as f64);
         Ok(ScaleFigures {
@@ -128,8 +156,15 @@ impl Bench {
             scheduled: Case::of(&scheduled),
             dead: Case::of(&dead),
             longest_script_ms,
-            scripts_over_5_ms: over_5_ms as u64,
+            scripts_over_5_ms: over_5_ms.values().sum(),
+            scripts_over_5_ms_by_script: over_5_ms,
             scripts_over_half_a_ms: slow.len() as u64,
+            scripts,
+            script_ms_p50: at(2),
+            script_ms_p99: at(100),
+            script_ms_p999: at(1000),
+            redis_waited_ms: waited.as_secs_f64() * 1e3,
+            stolen_ms: stolen.as_secs_f64() * 1e3,
             first_page_ms,
             redis_memory_mb: memory / 1e6,
             bytes_per_row: memory / n_rows,
@@ -141,28 +176,37 @@ impl Bench {
     /// Drains [`SMALL`] due jobs, of the large queue and of one that has no more, in turn.
     async fn due_pairs(&self, n_pairs: u64) -> Result<Vec<(Drain, Drain)>, Failure> {
         let mut pairs = Vec::new();
-        for _ in 0..n_pairs {
+        for pair in 0..n_pairs {
+            let early = if pair % 2 == 1 { Some(self.drain_some("due").await?) } else { None };
             let due = Instant::now() + SMALL_DUE_AFTER;
             let run_at = Timestamp::now().after(SMALL_DUE_AFTER);
             self.fill(SMALL, |_| at(noop("due-small"), run_at)).await?;
             tokio::time::sleep_until((due + Duration::from_millis(5)).into()).await;
             let small = self.drain_some("due-small").await?;
-            pairs.push((self.drain_some("due").await?, small));
+            let large = if let Some(large) = early { large } else { self.drain_some("due").await? };
+            pairs.push((large, small));
         }
         Ok(pairs)
     }
 
     /// Drains ready jobs of the large and of the small queue of a sort, in turn.
     async fn pairs(&self, queue: &str, jobs: u64, rounds: u32) -> Result<Vec<(Drain, Drain)>, Failure> {
-        let small = format!("{queue}-small");
+        let small = &format!("{queue}-small");
         let mut pairs = Vec::new();
-        for _ in 0..rounds {
-            self.fill(jobs, |_| noop(&small)).await?;
-            let small = self.drain_all(&small, jobs, native).await?;
-            self.fill(jobs, |_| noop(queue)).await?;
-            pairs.push((self.drain_all(queue, jobs, native).await?, small));
+        for round in 0..rounds {
+            pairs.push(if round % 2 == 0 {
+                let of_small = self.fill_and_drain(small, jobs).await?;
+                (self.fill_and_drain(queue, jobs).await?, of_small)
+            } else {
+                (self.fill_and_drain(queue, jobs).await?, self.fill_and_drain(small, jobs).await?)
+            });
         }
         Ok(pairs)
+    }
+
+    async fn fill_and_drain(&self, queue: &str, jobs: u64) -> Result<Drain, Failure> {
+        self.fill(jobs, |_| noop(queue)).await?;
+        self.drain_all(queue, jobs, native).await
     }
 
     /// Works until [`SMALL`] jobs have begun.
