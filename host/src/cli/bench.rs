@@ -206,8 +206,8 @@ async fn measure(
         sandboxed.push(bench.drain(args.jobs, |counted| in_sandbox(&executor, counted)).await?.0);
         if !args.brief {
             let limited_drain = bench.drain_limited(args.jobs).await?;
-            let flooded = if is_private { Some(bench.drain_flooded(round, args.jobs).await?) } else { None };
-            limited.push(Round { unlimited, limited: limited_drain, flooded });
+            let pairs = if is_private { bench.drain_pairs(round, args.jobs).await? } else { Vec::new() };
+            limited.push(Round { unlimited, limited: limited_drain, pairs });
         }
     }
     print::note(&format!("latency at {} jobs/s for {} s", latency::RATE, args.seconds));

@@ -50,10 +50,12 @@ pub(super) struct Drain {
     pub(super) jobs_per_s: f64,
     pub(super) host_us: f64,
     pub(super) redis_us: f64,
-    /// Counted jobs over the time from the first to the last of them.
+    /// Counted jobs over the time from the start of the first to that of the last of them.
     pub(super) counted_per_s: f64,
-    /// From the start to the first counted job.
+    /// From the worker's start to the first job that was seen, counted or not.
     pub(super) first_ms: f64,
+    /// From the worker's start to the last counted job.
+    pub(super) last_ms: f64,
 }
 
 impl Bench {
@@ -150,13 +152,15 @@ impl Bench {
         let totals = running.await.map_err(|error| Failure::new(format!("the worker failed: {error}")))?;
         let elapsed = started.elapsed();
         let (host, redis) = (own_cpu() - host_before, self.store.server_cpu().await? - redis_before);
-        let span = |end: &OnceLock<Instant>| end.get().copied().unwrap_or(started);
+        let at = |moment: &OnceLock<Instant>| moment.get().copied().unwrap_or(started);
+        let ms_to = |moment| at(moment).duration_since(started).as_secs_f64() * 1e3;
         let drain = Drain {
             jobs_per_s: per_s(totals.done, elapsed),
             host_us: us_per(totals.done, host),
             redis_us: us_per(totals.done, redis),
-            counted_per_s: per_s(handled.until, span(&handled.last).duration_since(span(&handled.first))),
-            first_ms: span(&handled.first).duration_since(started).as_secs_f64() * 1e3,
+            counted_per_s: per_s(handled.n_counted, at(&handled.last).duration_since(at(&handled.counted_from))),
+            first_ms: ms_to(&handled.first),
+            last_ms: ms_to(&handled.last),
         };
         Ok((drain, totals.done))
     }
@@ -193,15 +197,31 @@ pub(super) fn native(handler: Handler) -> Arc<dyn Executor> {
 /// Counts jobs until there are enough.
 pub(super) struct Handled {
     n: AtomicU64,
-    until: u64,
+    /// Jobs before those that count.
+    n_before: u64,
+    n_counted: u64,
     pub(super) all: Notify,
     first: OnceLock<Instant>,
+    counted_from: OnceLock<Instant>,
     last: OnceLock<Instant>,
 }
 
 impl Handled {
-    pub(super) fn new(until: u64) -> Self {
-        Self { n: AtomicU64::new(0), until, all: Notify::new(), first: OnceLock::new(), last: OnceLock::new() }
+    pub(super) fn new(n: u64) -> Self {
+        Self::after(0, n)
+    }
+
+    /// Counts `n_counted` jobs that come after `n_before` others.
+    pub(super) fn after(n_before: u64, n_counted: u64) -> Self {
+        Self {
+            n: AtomicU64::new(0),
+            n_before,
+            n_counted,
+            all: Notify::new(),
+            first: OnceLock::new(),
+            counted_from: OnceLock::new(),
+            last: OnceLock::new(),
+        }
     }
 
     pub(super) fn count(&self) {
@@ -209,7 +229,10 @@ impl Handled {
         if n == 1 {
             self.first.get_or_init(Instant::now);
         }
-        if n == self.until {
+        if n == self.n_before + 1 {
+            self.counted_from.get_or_init(Instant::now);
+        }
+        if n == self.n_before + self.n_counted {
             self.last.get_or_init(Instant::now);
             self.all.notify_one();
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::drain::BULK;
+use super::limits::Limits;
 use super::scale::{self, Case, ScaleFigures};
 use super::{FIGURES, Figures, idle, latency, limits};
 use crate::cli::{Failure, Output, print};
@@ -34,12 +35,7 @@ pub(super) fn queue(output: Output, figures: &Figures) -> Result<(), Failure> {
                 l.limited_rate_ratio * 100.0,
                 l.limited_redis_us_per_job
             ));
-            if let (Some(ratio), Some(first_ms)) = (l.hot_key_others_rate_ratio, l.hot_key_others_first_ms) {
-                print::line(&format!(
-                    "one key flooded        others keep {:.0} % of their rate; their first starts after {first_ms:.0} ms",
-                    ratio * 100.0
-                ));
-            }
+            flooded(l);
         }
         if let Some(idle) = &f.idle {
             print::line(&format!(
@@ -52,6 +48,27 @@ pub(super) fn queue(output: Output, figures: &Figures) -> Result<(), Failure> {
         }
         print::line(&format!("others on this machine  {:.2} cores", f.others_cores));
     })
+}
+
+fn flooded(limits: &Limits) {
+    let (Some(ratio), Some((low, high))) = (limits.hot_key_others_rate_ratio, limits.hot_key_others_rate_ratio_span)
+    else {
+        return;
+    };
+    print::line(&format!(
+        "one key flooded        others keep {:.0} % of their rate (pairs of drains: {:.0} to {:.0} %)",
+        ratio * 100.0,
+        low * 100.0,
+        high * 100.0
+    ));
+    if let (Some(from_start), Some(first_ms)) =
+        (limits.hot_key_others_rate_ratio_from_start, limits.hot_key_others_first_ms)
+    {
+        print::line(&format!(
+            "                       their first starts after {first_ms:.0} ms; with this wait they keep {:.0} %",
+            from_start * 100.0
+        ));
+    }
 }
 
 fn drains(f: &Figures) {
