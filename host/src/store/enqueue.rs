@@ -41,12 +41,16 @@ impl Store {
             call.job(place, id.as_bytes(), job);
         }
         let mut reply = self.send("an enqueue", &script::ENQUEUE, &call).await?;
-        for (job, id) in jobs.iter().zip(&ids) {
-            let found = JobId::from_bytes(&reply.bytes()?);
+        let first = answers.len();
+        answers.extend(ids.into_iter().map(|id| Enqueued { id, is_new: true }));
+        while !reply.is_empty() {
+            let place = usize::try_from(reply.number()?).unwrap_or(0).wrapping_sub(1);
+            let known = JobId::from_bytes(&reply.bytes()?);
+            let job = jobs.get(place).ok_or_else(|| reply.odd("an unknown job"))?;
+            let answer = &mut answers[first + place];
             // An id that was made here is found in Redis only when the first answer to this very call was lost.
-            let is_ours = job.id.is_none() && found == *id;
-            let is_new = reply.number()? == 1 || is_ours;
-            answers.push(Enqueued { id: found, is_new });
+            answer.is_new = job.id.is_none() && known == answer.id;
+            answer.id = known;
         }
         Ok(())
     }

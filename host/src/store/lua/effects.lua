@@ -72,7 +72,7 @@ parts.effects = function()
     for _, effect in ipairs(list) do
       if effect.op == 'E' then
         local reason
-        effect.job.known, reason = part('jobs').existing(effect.job)
+        effect.job.known, reason = part('jobs').existing(effect.job, JOB .. effect.job.id)
         reason = reason or not effect.job.known and part('jobs').full(effect.job.q, 1) or nil
         if reason then
           return 'an effect enqueues a job: ' .. reason
@@ -104,7 +104,7 @@ parts.effects = function()
         call('DEL', key)
       elseif not effect.job.known then
         part('jobs').make_room(effect.job.q)
-        part('jobs').write(effect.job)
+        part('jobs').write(effect.job, JOB .. effect.job.id)
         try('SADD', QUEUES, effect.job.q.name)
       end
     end

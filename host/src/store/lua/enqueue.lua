@@ -1,11 +1,11 @@
 -- Enqueues a batch of jobs, all or none.
 --
--- A job whose idempotency key is known, or whose id is there already, is not written; its answer names the one that
--- is. A full Redis refuses the first write, so nothing is left half done. A full queue takes none of the batch.
+-- A job whose idempotency key is known, or whose id is there already, is not written; the answer names the one that is.
+-- A full Redis refuses the first write, so nothing is left half done. A full queue takes none of the batch.
 --
 -- KEYS     head.lua
 -- ARGV     head.lua, then: number of jobs, and each job as write_job.lua says
--- Returns  for each job: id, 1 when this call wrote it else 0
+-- Returns  for each job that was not written: its place in the call, and the id of the one that is there
 
 local part_jobs = part('jobs')
 local take_job, existing, write_job = part_jobs.take, part_jobs.existing, part_jobs.write
@@ -22,7 +22,7 @@ for n = 1, n_jobs do
   -- A job without further fields is written to `ready` only.
   local reason = trouble(job.q, job.n_more == 0 and 'ready' or nil)
   if not reason then
-    job.known, reason = existing(job, is_free)
+    job.known, reason = existing(job, rows[n], is_free)
   end
   if reason then
     return redis.error_reply('REFUSED ' .. reason)
@@ -47,10 +47,11 @@ for q, n in pairs(new) do
 end
 for n = 1, n_jobs do
   local job = jobs[n]
-  if not job.known then
-    write_job(job)
+  if job.known then
+    answers[#answers + 1], answers[#answers + 2] = n, job.known
+  else
+    write_job(job, rows[n])
   end
-  answers[2 * n - 1], answers[2 * n] = job.known or job.id, job.known and 0 or 1
 end
 write_ends()
 write_keeps()

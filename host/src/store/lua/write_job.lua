@@ -7,9 +7,8 @@
 -- and none begins with a 0 (a priority is one digit). An empty value means not given.
 parts.jobs = function()
   local function take_job()
-    local job = { q = queues[tonumber(ARGV[at + 1])], id = ARGV[at + 2], type = ARGV[at + 3], payload = ARGV[at + 4] }
-    job.n_more = 2 * tonumber(ARGV[at + 5])
-    job.first = at + 6
+    local job = { q = queues[tonumber(ARGV[at + 1])], id = ARGV[at + 2], type = ARGV[at + 3], payload = ARGV[at + 4],
+      n_more = 2 * tonumber(ARGV[at + 5]), first = at + 6 }
     at = at + 5 + job.n_more
     for n = job.first, at, 2 do
       if ARGV[n] == 'idempotency_key' and ARGV[n + 1] ~= '' then
@@ -22,8 +21,8 @@ parts.jobs = function()
   -- Ids and idempotency keys that earlier jobs of this call will take.
   local planned = {}
 
-  -- The id of the job that is there already, or nil; and why it cannot be told. `is_free`: no row of this id is there.
-  local function existing(job, is_free)
+  -- The id of the job that is there already, or nil; and why it cannot be told. `is_free`: the row is known not to be.
+  local function existing(job, row, is_free)
     if job.idempotency then
       local known = planned[job.idempotency] or try('GET', job.idempotency)
       if type(known) == 'table' then
@@ -32,7 +31,6 @@ parts.jobs = function()
         return known
       end
     end
-    local row = JOB .. job.id
     if planned[row] or not is_free and call('EXISTS', row) == 1 then
       return job.id
     end
@@ -100,10 +98,10 @@ parts.jobs = function()
     call('SET', latest, id, 'EX', IDEMPOTENCY_DAYS * 86400)
   end
 
-  local function write_job(job)
+  local function write_job(job, row)
     local q, id = job.q, job.id
     if job.n_more == 0 then
-      call('HSET', JOB .. id, 'type', job.type, 'queue', q.name, 'payload', job.payload, 'status', 'ready',
+      call('HSET', row, 'type', job.type, 'queue', q.name, 'payload', job.payload, 'status', 'ready',
         'created_at_nano', now_nano)
       return to_tail(q, id)
     end
@@ -133,7 +131,7 @@ parts.jobs = function()
     if run_s then
       fields[8] = 'scheduled'
     end
-    call('HSET', JOB .. id, unpack(fields, 1, n))
+    call('HSET', row, unpack(fields, 1, n))
     if job.idempotency then
       call('SET', job.idempotency, id, 'EX', IDEMPOTENCY_DAYS * 86400)
     end
