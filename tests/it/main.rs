@@ -11,6 +11,7 @@ mod examples;
 mod hot_reload;
 mod main_job;
 mod node;
+mod operate;
 mod readme;
 mod sandbox;
 mod scripts_folder;

@@ -20,8 +20,15 @@ pub(super) const FAILED: u8 = 1;
 pub(super) const USAGE: u8 = 2;
 /// Exit code: Redis is away; trying again may help (`EX_TEMPFAIL` of sysexits.h).
 pub(super) const AWAY: u8 = 75;
+/// Exit code: a person ended it (128 and the number of the signal, as shells say).
+pub(super) const INTERRUPTED: u8 = 130;
 
 impl Failure {
+    /// The exit code.
+    pub(super) const fn code(&self) -> u8 {
+        self.code
+    }
+
     /// A failure with exit code 1.
     pub(super) fn new(message: impl Into<String>) -> Self {
         Self { code: FAILED, message: message.into(), hint: None }
@@ -85,6 +92,7 @@ impl From<crate::store::Error> for Failure {
             | Error::TooOld { .. }
             | Error::Evicts { .. }
             | Error::NewerLayout { .. }
+            | Error::Cursor(_)
             | Error::Refused(_) => USAGE,
         };
         Self { code, message: error.to_string(), hint: error.hint() }

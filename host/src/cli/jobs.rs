@@ -4,33 +4,43 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
 use serde_json::{Map, Value, json};
 
 use super::exec::json_or_text;
 use super::failure::FAILED;
+use super::filter::{FilterArgs, MadeArgs, PageArgs, page_end};
 use super::{Failure, Global, Output, print};
 use crate::clock::{Timestamp, format_duration, parse_timestamp};
 use crate::job::{JobId, JobState, visible, visible_lines};
-use crate::store::{Cancelled, JobRecord, Requeued};
+use crate::store::{Cancelled, Filter, JobRecord, Listed, Page, Requeued};
+
+const LS_EXAMPLES: &str = "Examples:
+  wasmhost jobs ls --queue mail --state parked
+  wasmhost jobs ls --error timeout --since 2h --until 1h
+  wasmhost jobs ls --type send --payload '\"customer\": 7'";
 
 /// The verbs of `wasmhost jobs`.
 #[derive(Debug, Subcommand)]
 pub(super) enum JobsCommand {
     /// List jobs
+    #[command(after_help = LS_EXAMPLES)]
     Ls {
         /// Only this queue
         #[arg(long)]
         queue: Option<String>,
-        /// Only jobs in this state
-        #[arg(long, value_parser = state_parser())]
-        state: Option<JobState>,
-        /// Jobs on a page
-        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        limit: u32,
-        /// Where the page begins: what the page before it ended with
-        #[arg(long)]
-        cursor: Option<String>,
+        /// Only jobs in this state; parked ones wait for the limit of their key
+        #[arg(long, value_parser = listed_parser())]
+        state: Option<Listed>,
+        #[command(flatten)]
+        filter: FilterArgs,
+        #[command(flatten)]
+        times: MadeArgs,
+        /// Only jobs with this text in their payload, byte for byte
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+        payload: Option<String>,
+        #[command(flatten)]
+        page: PageArgs,
     },
     /// Show everything about one job
     Show {
@@ -59,27 +69,20 @@ pub(super) enum JobsCommand {
 }
 
 /// Reads a state by its word; a wrong one is refused with all of them and the nearest.
-fn state_parser() -> impl TypedValueParser<Value = JobState> {
-    PossibleValuesParser::new(JobState::ALL.map(JobState::as_str))
-        .try_map(|word| JobState::parse(&word).ok_or_else(|| format!("`{word}` is no state")))
+pub(super) fn listed_parser() -> impl TypedValueParser<Value = Listed> {
+    PossibleValuesParser::new(Listed::ALL.map(Listed::as_str))
+        .try_map(|word| Listed::parse(&word).ok_or_else(|| format!("`{word}` is no state")))
 }
 
 /// Runs the command.
 pub(super) async fn run(global: Global, command: JobsCommand) -> Result<ExitCode, Failure> {
+    if let JobsCommand::Ls { queue, state, filter, times, payload, page } = &command {
+        let filter = Filter { listed: *state, payload: payload.clone(), ..filter.made(queue.as_deref(), times)? };
+        return list(&global, &filter, page).await;
+    }
     let store = global.connect().await?;
     match command {
-        JobsCommand::Ls { queue, state, limit, cursor } => {
-            let page = store.jobs(queue.as_deref(), state, cursor.as_deref(), limit as usize).await?;
-            if global.output == Output::Json {
-                let jobs: Vec<Value> = page.jobs.iter().map(|job| shape(&id_of(job), job, false)).collect();
-                print::json(&json!({ "jobs": jobs, "next_cursor": page.next }));
-                return Ok(ExitCode::SUCCESS);
-            }
-            print::table(["ID", "STATE", "QUEUE", "TYPE", "ATTEMPTS", "CREATED", "ERROR"], page.jobs.iter().map(row));
-            if let Some(next) = page.next {
-                print::note(&format!("there is more: --cursor {next}"));
-            }
-        }
+        JobsCommand::Ls { .. } => {}
         JobsCommand::Show { id } => {
             let id = JobId::from(id.as_str());
             let record = store.job(&id).await?.ok_or_else(|| no_job(&id))?;
@@ -118,7 +121,31 @@ pub(super) async fn run(global: Global, command: JobsCommand) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-fn no_job(id: &JobId) -> Failure {
+/// A page of jobs.
+async fn list(global: &Global, filter: &Filter, args: &PageArgs) -> Result<ExitCode, Failure> {
+    let store = global.connect().await?;
+    let page = store.find(filter, args.cursor.as_deref(), args.limit as usize).await?;
+    if global.output == Output::Json {
+        print::json(&page_shape(&page, args.limit));
+    } else {
+        print::table(["ID", "STATE", "QUEUE", "TYPE", "ATTEMPTS", "CREATED", "ERROR"], page.jobs.iter().map(row));
+        page_end(&store, &page, filter.queue.as_deref(), args).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A page as JSON. One that is not full and has a next one ended because it had looked at so many jobs.
+pub(super) fn page_shape(page: &Page, limit: u32) -> Value {
+    let jobs: Vec<Value> = page.jobs.iter().map(|job| shape(&id_of(job), job, false)).collect();
+    json!({
+        "jobs": jobs,
+        "looked_at": page.looked,
+        "is_full": page.jobs.len() >= limit as usize,
+        "next_cursor": page.next,
+    })
+}
+
+pub(super) fn no_job(id: &JobId) -> Failure {
     Failure::new(format!("there is no job `{id}` under this prefix"))
         .hint("done jobs are removed after 24 h; `wasmhost jobs ls` lists those that are there")
 }
@@ -154,7 +181,7 @@ fn id_of(job: &JobRecord) -> JobId {
 }
 
 /// The first line of a text, cut at a number of characters.
-fn text_line(text: &str, chars_max: usize) -> String {
+pub(super) fn text_line(text: &str, chars_max: usize) -> String {
     let line = visible(text.lines().next().unwrap_or_default());
     if line.chars().count() <= chars_max { line } else { line.chars().take(chars_max).chain(['…']).collect() }
 }
@@ -210,7 +237,8 @@ fn facts(record: &JobRecord) -> Vec<(String, String)> {
     facts
 }
 
-fn show(id: &JobId, record: &JobRecord) {
+/// Prints everything about a job, for people.
+pub(super) fn show(id: &JobId, record: &JobRecord) {
     print::line(&format!("{:<18} {id}", "id"));
     for (name, text) in facts(record) {
         print::line(&format!("{name:<18} {text}"));

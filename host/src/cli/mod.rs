@@ -1,14 +1,16 @@
 //! The command line: parse, dispatch, print.
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage or configuration,
-//! 75 Redis away.
+//! 75 Redis away, 130 interrupted.
 
 mod bench;
 mod demo;
 mod dev;
+mod dlq;
 mod doctor;
 mod exec;
 mod failure;
+mod filter;
 mod inspect;
 mod jobs;
 mod print;
@@ -138,9 +140,12 @@ enum Command {
     /// Look at jobs, cancel and retry them
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
-    /// Look at queues, pause them, set their limits
+    /// Look at queues, pause and purge them, set their limits
     #[command(subcommand)]
     Queues(queues::QueuesCommand),
+    /// Look at dead jobs, bring them back, remove them, export and import them
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Measure this machine, with a private Redis unless --redis names one
     Bench(bench::BenchArgs),
     /// Count what is in the text files of a repository, one job each (used by `make demo`)
@@ -184,6 +189,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Submit(args) => wait(submit::run(global, *args)),
         Command::Jobs(command) => wait(jobs::run(global, command)),
         Command::Queues(command) => wait(queues::run(global, command)),
+        Command::Dlq(command) => wait(dlq::run(global, command)),
         Command::Doctor(args) => wait(doctor::run(global, *args)),
         Command::Bench(args) => wait(bench::run(global, args)),
     }

@@ -1,14 +1,21 @@
 //! `wasmhost queues`: what waits where, and what holds for a queue.
 
+use std::io::IsTerminal as _;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 
+use super::failure::INTERRUPTED;
+use super::filter::known;
 use super::{Failure, Global, Output, print};
 use crate::clock::{format_duration, parse_duration};
-use crate::store::{OnFull, QueueChange, QueueInfo, QueueSettings};
+use crate::job::JobState;
+use crate::store::{Listed, OnFull, QueueChange, QueueInfo, QueueSettings, Store};
 
 /// The verbs of `wasmhost queues`.
 #[derive(Debug, Subcommand)]
@@ -30,8 +37,36 @@ pub(super) enum QueuesCommand {
         /// Queue
         queue: String,
     },
+    /// Remove the jobs of a queue that wait, with their rows; those that run go on
+    #[command(after_help = PURGE_EXAMPLES)]
+    Purge(PurgeArgs),
     /// Change the limits of a queue, for all hosts at once; `none` takes one away
     Set(SetArgs),
+}
+
+const PURGE_EXAMPLES: &str = "Examples:
+  wasmhost queues purge mail
+  wasmhost queues purge mail --state scheduled --yes
+  wasmhost queues purge mail --state dlq --state done --yes";
+
+/// Arguments of `wasmhost queues purge`.
+#[derive(Debug, Args)]
+pub(super) struct PurgeArgs {
+    /// Queue
+    queue: String,
+    /// Jobs in this state (repeatable) [default: ready, parked and scheduled]
+    #[arg(long, value_parser = purged_parser())]
+    state: Vec<Listed>,
+    /// Do it without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Reads a state of jobs that do not run.
+fn purged_parser() -> impl TypedValueParser<Value = Listed> {
+    let words = Listed::ALL.into_iter().filter(|listed| *listed != Listed::State(JobState::Inflight));
+    PossibleValuesParser::new(words.map(Listed::as_str))
+        .try_map(|word| Listed::parse(&word).ok_or_else(|| format!("`{word}` is no state")))
 }
 
 /// Arguments of `wasmhost queues set`.
@@ -126,14 +161,11 @@ pub(super) async fn run(global: Global, command: QueuesCommand) -> Result<ExitCo
             return Ok(ExitCode::SUCCESS);
         }
         QueuesCommand::Show { queue } => {
-            let queues = global.connect().await?.queues().await?;
-            let Some(info) = queues.iter().find(|info| info.name == queue) else {
-                return Err(Failure::new(format!("there is no queue `{}`", crate::job::visible(&queue)))
-                    .hint("`wasmhost queues ls` lists them; a queue begins with its first job"));
-            };
-            show(global.output, info);
+            let store = global.connect().await?;
+            show(global.output, &info_of(&store, &queue).await?);
             return Ok(ExitCode::SUCCESS);
         }
+        QueuesCommand::Purge(args) => return purge(&global, args).await,
         QueuesCommand::Pause { queue } => (queue, QueueChange { paused: Some(true), ..QueueChange::default() }),
         QueuesCommand::Resume { queue } => (queue, QueueChange { paused: Some(false), ..QueueChange::default() }),
         QueuesCommand::Set(args) => {
@@ -165,6 +197,113 @@ pub(super) async fn run(global: Global, command: QueuesCommand) -> Result<ExitCo
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// One queue in numbers.
+async fn info_of(store: &Store, queue: &str) -> Result<QueueInfo, Failure> {
+    known(store, queue).await?;
+    let found = store.queues().await?.into_iter().find(|info| info.name == queue);
+    found.ok_or_else(|| Failure::new(format!("queue `{queue}` was removed just now")))
+}
+
+/// Removes jobs that do not run. Parked jobs first, then the others, so that none is let in on the way.
+async fn purge(global: &Global, args: PurgeArgs) -> Result<ExitCode, Failure> {
+    let PurgeArgs { queue, state, yes } = args;
+    let is_meant = |listed: &Listed| {
+        let waits = [Listed::Parked, Listed::State(JobState::Ready), Listed::State(JobState::Scheduled)];
+        if state.is_empty() { waits.contains(listed) } else { state.contains(listed) }
+    };
+    let store = global.connect().await?;
+    let info = info_of(&store, &queue).await?;
+    let mut meant: Vec<Listed> = Listed::ALL.into_iter().filter(is_meant).collect();
+    meant.sort_by_key(|listed| *listed != Listed::Parked);
+    let counts: Vec<(Listed, u64)> = meant.into_iter().map(|listed| (listed, number(&info, listed))).collect();
+    let total: u64 = counts.iter().map(|(_, n)| n).sum();
+    let what = counts.iter().map(|(listed, n)| format!("{} {n}", listed.as_str())).collect::<Vec<_>>().join(", ");
+    if total == 0 && !yes {
+        meant_none(global.output, &queue, &what);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !yes && !confirms(&format!("remove {total} jobs of queue {queue} ({what})? [y/N]")) {
+        return Err(Failure::usage(format!("nothing was removed: queue {queue} has {total} such jobs ({what})"))
+            .hint("--yes removes them without asking; they cannot be brought back"));
+    }
+    let mut removed = serde_json::Map::new();
+    let (mut n_removed, mut is_interrupted) = (0, false);
+    let mut outcome = Ok(());
+    let mut interrupt = pin!(tokio::signal::ctrl_c());
+    'all: for (listed, n) in counts {
+        let mut purge = store.purge(&queue, listed, n)?;
+        let mut n_of_state = 0;
+        loop {
+            if interrupt.as_mut().now_or_never().is_some() {
+                is_interrupted = true;
+                break;
+            }
+            match purge.next().await {
+                Ok(Some(n)) => n_of_state += n,
+                Ok(None) => break,
+                Err(error) => {
+                    outcome = Err(Failure::from(error));
+                    break;
+                }
+            }
+        }
+        n_removed += n_of_state;
+        removed.insert(listed.as_str().to_owned(), n_of_state.into());
+        if is_interrupted || outcome.is_err() {
+            break 'all;
+        }
+    }
+    match global.output {
+        Output::Json => print::json(&json!({
+            "queue": queue, "removed": removed, "total": n_removed, "is_interrupted": is_interrupted,
+        })),
+        Output::Text => {
+            let of = removed.iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", ");
+            print::line(&format!("{n_removed} jobs of queue {queue} removed ({of})"));
+        }
+    }
+    outcome?;
+    if is_interrupted {
+        print::note("interrupted: the others are still there; the same command goes on with them");
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says that there is nothing to remove.
+fn meant_none(output: Output, queue: &str, what: &str) {
+    match output {
+        Output::Json => {
+            print::json(&json!({ "queue": queue, "removed": {}, "total": 0, "is_interrupted": false }));
+        }
+        Output::Text => print::line(&format!("queue {queue} has no such jobs ({what})")),
+    }
+}
+
+/// Asks a person; nobody is there to answer unless stdin and stderr are a terminal.
+fn confirms(question: &str) -> bool {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return false;
+    }
+    print::note(question);
+    let mut answer = String::new();
+    let is_read = std::io::stdin().read_line(&mut answer).is_ok();
+    is_read && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
+
+/// How many jobs of a queue are listed so.
+fn number(info: &QueueInfo, listed: Listed) -> u64 {
+    match listed {
+        Listed::Parked => parked(info),
+        Listed::State(JobState::Scheduled) => info.scheduled,
+        Listed::State(JobState::Ready) => info.ready,
+        Listed::State(JobState::Inflight) => info.inflight,
+        Listed::State(JobState::Done) => info.done,
+        Listed::State(JobState::Dlq) => info.dlq,
+        Listed::State(JobState::Cancelled) => info.cancelled,
+    }
 }
 
 fn settings_shape(settings: &QueueSettings) -> Value {

@@ -94,6 +94,9 @@ pub enum Error {
     /// What was asked breaks a rule of ours; nothing was sent.
     #[error("{0}")]
     Refused(String),
+    /// A cursor that no page of this list ended with.
+    #[error("`{0}` is no cursor of this list")]
+    Cursor(String),
     /// The word of a type already belongs to another jumpscript; nothing was published.
     #[error("type `{word}` of jumpscript `{name}` already belongs to `{owner}`")]
     Claimed {
@@ -139,6 +142,10 @@ impl Error {
             Self::Full { .. } => "raise maxmemory, or let the queues drain; acknowledgements still pass".to_owned(),
             Self::Claimed { word, .. } => {
                 format!("remove `{word}` from `types` in one of the two manifests, or name the job's type in full")
+            }
+            Self::Cursor(_) => {
+                "give the one that the page before ended with, with the same filters, or leave it out to begin anew"
+                    .to_owned()
             }
             Self::Refused(_) | Self::Server { .. } => return None,
         };

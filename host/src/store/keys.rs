@@ -43,7 +43,7 @@ pub const TABLE: &[Row] = &[
          supersede_key. While it lives: attempts deliveries lease_token \
          lease_expires_at_nano digest node last_error error_kind failed_at_nano progress progress_message limit_paid limit_slot. At its end: \
          result result_type finished_at_nano done_token usage (wall µs, CPU µs, peak memory in bytes) log dlq_reason dlq_failed_at_nano",
-        "enqueue, turn, extend, sweep, progress, requeue, cancel; other producers",
+        "enqueue, turn, extend, sweep, progress, requeue, cancel, import_dead; removed by drop, purge; other producers",
         "done, cancelled: 24 h; dead: as its place in the DLQ; else until it ends",
     ),
     row(
@@ -71,7 +71,7 @@ pub const TABLE: &[Row] = &[
         "{prefix}:queue:{queue}:dlq",
         "list",
         "ids of dead jobs, the oldest at the head",
-        "turn, sweep",
+        "turn, sweep, requeue, drop, import_dead, purge",
         "10,000 per queue or 30 days; dropped rows are counted",
     ),
     row(
@@ -98,8 +98,8 @@ pub const TABLE: &[Row] = &[
     row(
         "{prefix}:queue:{queue}:counters",
         "hash",
-        "totals: done retried dead reclaimed set_aside dlq_dropped cancelled dropped; parked: how many are parked now",
-        "turn, sweep, cancel, enqueue",
+        "totals: done retried dead reclaimed set_aside dlq_dropped cancelled dropped purged; parked: how many are parked now",
+        "turn, sweep, cancel, enqueue, drop, purge",
         "one per queue",
     ),
     row(
@@ -354,6 +354,12 @@ impl Keys {
     #[must_use]
     pub fn ready(&self, queue: &str) -> String {
         format!("{}:queue:{queue}:ready", self.prefix)
+    }
+
+    /// The list of a queue's dead jobs.
+    #[must_use]
+    pub fn dlq(&self, queue: &str) -> String {
+        format!("{}:queue:{queue}:dlq", self.prefix)
     }
 
     /// Who looks for lost jobs in this period.

@@ -1,6 +1,6 @@
-//! Reading: one job, pages of jobs, the queues.
+//! Reading: one job, the queues in numbers, the end of a job.
 //!
-//! Invariant: every page is bounded, and one bad record never stops it.
+//! Next: `list` for pages of jobs.
 
 use std::future::ready;
 use std::time::Duration;
@@ -88,15 +88,6 @@ impl JobRecord {
     }
 }
 
-/// A page of jobs.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Page {
-    /// The jobs, without payload and result.
-    pub jobs: Vec<JobRecord>,
-    /// Where the next page begins; `None` when this was the last.
-    pub next: Option<String>,
-}
-
 /// One queue in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueueInfo {
@@ -120,38 +111,8 @@ pub struct QueueInfo {
     pub settings: QueueSettings,
 }
 
-/// What a page shows of a row: everything but payload, result and log, which may be large.
-const PAGE_FIELDS: &[&str] = &[
-    "type",
-    "queue",
-    "status",
-    "run_at_nano",
-    "timeout_nano",
-    "created_at_nano",
-    "attempts",
-    "max_attempts",
-    "last_error",
-    "error_kind",
-    "failed_at_nano",
-    "deliveries",
-    "lease_expires_at_nano",
-    "digest",
-    "node",
-    "finished_at_nano",
-    "dlq_reason",
-    "dlq_failed_at_nano",
-    "idempotency_key",
-    "progress",
-    "progress_message",
-    "usage",
-];
-/// Most rows of a page.
-const PAGE_MAX: usize = 1000;
-/// Structures looked into for a page; more of them than this are left for the next page.
-const STRUCTURES_MAX: usize = 50;
-/// States that have a structure, in the order in which they are listed.
-const LISTED: [JobState; 6] =
-    [JobState::Inflight, JobState::Ready, JobState::Scheduled, JobState::Dlq, JobState::Done, JobState::Cancelled];
+/// Queues asked for their numbers in one call.
+const QUEUES_MAX: usize = 50;
 /// Pause between two looks at a job that is waited for: other programs end jobs without a word, and a message can be lost.
 const WAIT_PAUSE: Duration = Duration::from_secs(2);
 /// The same while the channel of ended jobs cannot be listened to.
@@ -174,82 +135,11 @@ impl Store {
         Ok((!fields.is_empty()).then(|| JobRecord { id: Some(id.clone()), fields }))
     }
 
-    /// A page of jobs: of one queue or of all known ones, in one state or in all, at most `limit` (up to 1,000).
-    /// Done and dead jobs come with the newest first. While jobs move, a page may miss or repeat one.
+    /// The names of the known queues, sorted.
     ///
     /// # Errors
-    /// When the cursor is not one of ours, or Redis cannot be reached.
-    pub async fn jobs(
-        &self,
-        queue: Option<&str>,
-        state: Option<JobState>,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<Page, Error> {
-        let limit = limit.clamp(1, PAGE_MAX);
-        let queues = match queue {
-            Some(queue) => {
-                crate::job::check_name("queue", queue).map_err(Error::Refused)?;
-                vec![queue.to_owned()]
-            }
-            None => self.queue_names().await?,
-        };
-        let states: Vec<JobState> = LISTED.into_iter().filter(|s| state.is_none_or(|wanted| wanted == *s)).collect();
-        let places: Vec<(JobState, &String)> =
-            states.iter().flat_map(|state| queues.iter().map(|queue| (*state, queue))).collect();
-        let (mut at, mut offset) = start(cursor, &places)?;
-        let mut page = Page::default();
-        for _ in 0..STRUCTURES_MAX {
-            let Some((state, queue)) = places.get(at) else { return Ok(page) };
-            let wanted = limit - page.jobs.len();
-            let read = self.page_of(*state, queue, offset, wanted, &mut page.jobs).await?;
-            if read < wanted {
-                at += 1;
-                offset = 0;
-            } else {
-                offset += read;
-            }
-            if page.jobs.len() >= limit {
-                break;
-            }
-        }
-        page.next = places.get(at).map(|(state, queue)| format!("{state}.{offset}.{queue}"));
-        Ok(page)
-    }
-
-    /// Reads up to `limit` entries of a structure from `offset` on; answers how many entries there were.
-    async fn page_of(
-        &self,
-        state: JobState,
-        queue: &str,
-        offset: usize,
-        limit: usize,
-        jobs: &mut Vec<JobRecord>,
-    ) -> Result<usize, Error> {
-        let mut lanes = Lanes::default();
-        lanes.place(queue);
-        let mut call = self.call(&script::LIST, &lanes, &[]);
-        call.arg(state.as_str()).arg(offset).arg(limit).arg(PAGE_FIELDS.len());
-        for field in PAGE_FIELDS {
-            call.arg(*field);
-        }
-        let mut reply = self.send("a page of jobs", &script::LIST, &call).await?;
-        let read = reply.count()? as usize;
-        while !reply.is_empty() {
-            let id = JobId::from_bytes(&reply.bytes()?);
-            let mut row = reply.nested()?;
-            let mut fields = Vec::new();
-            for name in PAGE_FIELDS {
-                if let redis::Value::BulkString(value) = row.next()? {
-                    fields.push(((*name).to_owned(), value));
-                }
-            }
-            jobs.push(JobRecord { id: Some(id), fields });
-        }
-        Ok(read)
-    }
-
-    async fn queue_names(&self) -> Result<Vec<String>, Error> {
+    /// When Redis cannot be reached.
+    pub async fn queue_names(&self) -> Result<Vec<String>, Error> {
         let mut command = redis::cmd("SMEMBERS");
         command.arg(self.keys.queues());
         let answer = self.link.command("the list of queues", &command).await?;
@@ -270,7 +160,7 @@ impl Store {
     pub async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
         let names = self.queue_names().await?;
         let mut found = Vec::with_capacity(names.len());
-        for piece in names.chunks(STRUCTURES_MAX) {
+        for piece in names.chunks(QUEUES_MAX) {
             let mut lanes = Lanes::default();
             for name in piece {
                 lanes.place(name);
@@ -339,20 +229,4 @@ impl Store {
             _ => true,
         })
     }
-}
-
-/// Where a cursor points to: a structure and an offset in it.
-fn start(cursor: Option<&str>, places: &[(JobState, &String)]) -> Result<(usize, usize), Error> {
-    let Some(cursor) = cursor else { return Ok((0, 0)) };
-    let bad = || Error::Refused(format!("`{}` is no cursor of a page of jobs", crate::job::visible(cursor)));
-    let mut parts = cursor.splitn(3, '.');
-    let state = parts.next().and_then(JobState::parse).ok_or_else(bad)?;
-    let offset = parts.next().and_then(|n| n.parse().ok()).ok_or_else(bad)?;
-    let queue = parts.next().ok_or_else(bad)?;
-    // A queue may have appeared or gone since: go on at the next place in the same order.
-    let rank = |state: JobState| LISTED.iter().position(|s| *s == state);
-    let found = places.iter().position(|(s, q)| (rank(*s), q.as_str()) >= (rank(state), queue));
-    let at = found.unwrap_or(places.len());
-    let is_same = places.get(at).is_some_and(|(s, q)| *s == state && q.as_str() == queue);
-    Ok((at, if is_same { offset } else { 0 }))
 }

@@ -57,6 +57,9 @@ script!(ROWS, "marks.lua", "rows.lua");
 script!(ENTRIES, "dead.lua", "entries.lua");
 script!(DEAD_ROWS, "dead_rows.lua");
 script!(RECONCILE, "limits.lua", "marks.lua", "reconcile.lua");
+script!(DROP, "forget.lua", "drop.lua");
+script!(IMPORT_DEAD, "import_dead.lua");
+script!(PURGE, "dead.lua", "limits.lua", "forget.lua", "purge.lua");
 
 /// The queues of one call, each once; scripts name them by their place, from 1.
 #[derive(Default)]

@@ -39,14 +39,14 @@ const LEASE: Duration = Duration::from_secs(30);
 const TTL: Duration = Duration::from_secs(3600);
 
 /// A store under a random prefix with a raw connection beside it, as another program would have.
-struct Bench {
-    store: Store,
-    prefix: String,
+pub(crate) struct Bench {
+    pub(crate) store: Store,
+    pub(crate) prefix: String,
     raw: MultiplexedConnection,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::on(RedisServer::shared()).await
     }
 
@@ -61,17 +61,17 @@ impl Bench {
     }
 
     /// The key of a job.
-    fn job_key(&self, id: &str) -> String {
+    pub(crate) fn job_key(&self, id: &str) -> String {
         format!("{}:job:{id}", self.prefix)
     }
 
     /// A structure of a queue.
-    fn key(&self, queue: &str, part: &str) -> String {
+    pub(crate) fn key(&self, queue: &str, part: &str) -> String {
         format!("{}:queue:{queue}:{part}", self.prefix)
     }
 
     /// Runs a raw command.
-    async fn raw<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
+    pub(crate) async fn raw<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {
             command.arg(*word);
@@ -79,8 +79,13 @@ impl Bench {
         command.query_async(&mut self.raw).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
+    /// Runs raw commands in one go.
+    pub(crate) async fn pipe(&mut self, pipe: &redis::Pipeline) {
+        pipe.query_async::<()>(&mut self.raw).await.expect("the commands run");
+    }
+
     /// A field of a job, empty when it is absent.
-    async fn field(&mut self, id: &str, field: &str) -> String {
+    pub(crate) async fn field(&mut self, id: &str, field: &str) -> String {
         let key = self.job_key(id);
         self.raw::<Option<String>>(&["HGET", &key, field]).await.unwrap_or_default()
     }
@@ -95,7 +100,7 @@ impl Bench {
     }
 
     /// Ends a test: everything under the prefix is as the table of keys says.
-    async fn check(&mut self) {
+    pub(crate) async fn check(&mut self) {
         crate::support::redis::assert_consistent(&mut self.raw, &self.prefix).await;
     }
 }
@@ -109,7 +114,7 @@ fn moment(ms: i64) -> Timestamp {
 }
 
 /// A job with an id that is easy to read.
-fn job(id: &str, queue: &str) -> NewJob {
+pub(crate) fn job(id: &str, queue: &str) -> NewJob {
     NewJob { id: Some(JobId::from(id)), ..NewJob::new(queue, "echo", "{}") }
 }
 
@@ -126,12 +131,12 @@ fn ask(queue: &str, limit: u32) -> Reserve {
 }
 
 /// Takes up to `limit` jobs of a queue.
-async fn take(store: &Store, queue: &str, limit: u32) -> Vec<Reserved> {
+pub(crate) async fn take(store: &Store, queue: &str, limit: u32) -> Vec<Reserved> {
     store.turn(&[], Some(&ask(queue, limit))).await.expect("a reserve").reserved.jobs
 }
 
 /// Takes the one job that must be there.
-async fn take_one(store: &Store, queue: &str) -> Reserved {
+pub(crate) async fn take_one(store: &Store, queue: &str) -> Reserved {
     let mut jobs = take(store, queue, 1).await;
     assert_eq!(jobs.len(), 1, "one job in {queue}");
     jobs.remove(0)
@@ -150,7 +155,7 @@ fn settle(job: &Reserved, end: End) -> Settle {
     }
 }
 
-fn done(result: &str) -> End {
+pub(crate) fn done(result: &str) -> End {
     End::Done { result: result.as_bytes().to_vec(), ttl: TTL }
 }
 
@@ -158,11 +163,11 @@ fn retry(attempts: u32, after: Duration) -> End {
     End::Retry { attempts, error: "no luck".to_owned(), kind: "failed", after }
 }
 
-fn dlq(attempts: u32, reason: &str) -> End {
+pub(crate) fn dlq(attempts: u32, reason: &str) -> End {
     End::Dlq { attempts, error: "no luck".to_owned(), kind: "failed", reason: reason.to_owned() }
 }
 
 /// Settles one job.
-async fn end(store: &Store, job: &Reserved, end: End) -> Settled {
+pub(crate) async fn end(store: &Store, job: &Reserved, end: End) -> Settled {
     store.turn(&[settle(job, end)], None).await.expect("a settle").settled.remove(0)
 }
