@@ -62,9 +62,9 @@ async fn jobs_are_found_by_what_their_payload_says() {
     bench.check().await;
 }
 
-/// One call reads some megabytes of payload, not five hundred times eight.
+/// One call reads some megabytes of payload, not five hundred times eight; the next call goes on with the next row.
 #[tokio::test]
-async fn large_payloads_do_not_make_a_long_script() {
+async fn a_page_over_large_payloads_misses_none() {
     let bench = Bench::new().await;
     let large = |n: usize| NewJob { payload: vec![b'x'; 2_000_000], ..job(&format!("{n:02}"), "q") };
     bench.store.enqueue(&[large(0), large(1), large(2), large(3), large(4), large(5)]).await.unwrap();

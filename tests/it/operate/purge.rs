@@ -45,6 +45,18 @@ async fn a_purge_takes_what_waits_and_never_what_runs() {
     assert!(run(&bench, &["queues", "purge", "q", "--state", "parked"]).ok().contains("no such jobs"));
 }
 
+/// The same id twice, as another program may push it: one of the two was handed out.
+#[tokio::test]
+async fn a_second_entry_of_a_job_that_runs_goes_and_the_job_runs_on() {
+    let mut bench = filled().await;
+    let ready = bench.key("q", "ready");
+    bench.raw::<i64>(&["RPUSH", &ready, "held-1"]).await;
+    let removed = json(&bench, &["queues", "purge", "q", "--state", "ready", "--yes"]);
+    assert_eq!(removed["removed"], serde_json::json!({ "ready": 2 }));
+    assert_eq!(bench.field("held-1", "status").await, "inflight");
+    bench.check().await;
+}
+
 #[tokio::test]
 async fn only_the_states_that_were_named_are_purged() {
     let mut bench = filled().await;
