@@ -29,9 +29,9 @@ lint: ## Format, clippy and the documentation's links, as the tests check them
 test: setup lint ## Everything that must hold before a change is taken; REDIS_ADDR names a Redis to use
 	cargo test --workspace
 
-torture: setup ## The engine against its model and under faults, about 40 minutes; CAMPAIGN=kill plays one of the campaigns alone
+torture: setup build ## The engine against its model and under faults, about 40 minutes; CAMPAIGN=kill plays one of the campaigns alone
 	$(if $(CAMPAIGN),,MODEL_SEQUENCES=20000 cargo test --package wasmhost --test it engine::model -- --nocapture)
-	CAMPAIGN='$(CAMPAIGN)' cargo test --package wasmhost --test it torture::at_length -- --ignored --nocapture
+	CAMPAIGN='$(CAMPAIGN)' WASMHOST_PROGRAM='$(CURDIR)/target/release/wasmhost' cargo test --package wasmhost --test it torture::at_length -- --ignored --nocapture
 
 bench: setup build ## Measure the sandbox and the queue; tables here, figures in target/bench
 	cargo bench --package wasmhost --bench sandbox
