@@ -254,8 +254,15 @@ impl Worker {
                 }
                 () = until(gathering), if gathering.is_some() => gathering = None,
                 (job, digest) = self.unknown.next(), if self.unknown.is_waiting() => self.start_resolved(job, digest),
-                Some(signal) = self.signals.recv() => self.signalled(signal),
-                _ = extend.tick() => self.extend_leases().await,
+                Some(signal) = self.signals.recv() => {
+                    let is_subscribed_anew = matches!(signal, Signal::Resubscribed);
+                    self.signalled(signal);
+                    if is_subscribed_anew {
+                        // A job that was cancelled before anybody listened is found out by its lease.
+                        self.extend_leases(Duration::ZERO).await;
+                    }
+                }
+                _ = extend.tick() => self.extend_leases(self.options.heartbeat / 2).await,
                 _ = tick.tick() => {
                     self.forget_mended();
                     self.sweep_when_due().await;
@@ -513,8 +520,9 @@ impl Worker {
         }
     }
 
-    async fn extend_leases(&mut self) {
-        let leases = self.held.leases_older_than(self.options.heartbeat / 2);
+    /// Extends the leases of the jobs that are held for longer than `age`; those that are lost are stopped.
+    async fn extend_leases(&mut self, age: Duration) {
+        let leases = self.held.leases_older_than(age);
         if leases.is_empty() {
             return;
         }
