@@ -16,7 +16,7 @@ use super::jobs::{no_job, shape, show, text_line};
 use super::{Failure, Global, Output, print};
 use crate::clock::{Timestamp, parse_timestamp};
 use crate::job::{JobId, JobState, visible};
-use crate::store::{Dropped, Filter, JobRecord, Requeued, Store};
+use crate::store::{Filter, JobRecord, OfDead, Store};
 
 const LS_EXAMPLES: &str = "Examples:
   wasmhost dlq ls
@@ -43,13 +43,8 @@ pub(super) enum DlqCommand {
     /// List dead jobs, the newest first
     #[command(after_help = LS_EXAMPLES)]
     Ls {
-        /// Only this queue
-        #[arg(long)]
-        queue: Option<String>,
         #[command(flatten)]
-        filter: FilterArgs,
-        #[command(flatten)]
-        times: DiedArgs,
+        among: Among,
         #[command(flatten)]
         page: PageArgs,
     },
@@ -82,13 +77,8 @@ pub(super) enum DlqCommand {
         /// File, which must not exist yet; - or nothing for stdout
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
-        /// Only this queue
-        #[arg(long)]
-        queue: Option<String>,
         #[command(flatten)]
-        filter: FilterArgs,
-        #[command(flatten)]
-        times: DiedArgs,
+        among: Among,
     },
     /// Put the dead jobs of an exported file into the DLQ; a job whose id is there already is left alone
     #[command(after_help = IMPORT_EXAMPLES)]
@@ -99,7 +89,25 @@ pub(super) enum DlqCommand {
     },
 }
 
-/// Which dead jobs are meant.
+/// Which dead jobs are looked at.
+#[derive(Debug, Args)]
+pub(super) struct Among {
+    /// Only this queue
+    #[arg(long)]
+    queue: Option<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
+    times: DiedArgs,
+}
+
+impl Among {
+    fn filter(self) -> Result<Filter, Failure> {
+        self.filter.dead(self.queue.as_deref(), &self.times)
+    }
+}
+
+/// Which dead jobs are to be changed.
 #[derive(Debug, Args)]
 pub(super) struct Which {
     /// Ids of jobs
@@ -146,10 +154,7 @@ impl Deed {
 /// Runs the command.
 pub(super) async fn run(global: Global, command: DlqCommand) -> Result<ExitCode, Failure> {
     match command {
-        DlqCommand::Ls { queue, filter, times, page } => {
-            let filter = filter.dead(queue.as_deref(), &times)?;
-            list(&global, &filter, &page).await
-        }
+        DlqCommand::Ls { among, page } => list(&global, &among.filter()?, &page).await,
         DlqCommand::Show { id } => {
             let (store, id) = (global.connect().await?, JobId::from(id.as_str()));
             let record = find(&store, &id).await?;
@@ -163,9 +168,9 @@ pub(super) async fn run(global: Global, command: DlqCommand) -> Result<ExitCode,
             change(&global, which, Deed::Requeue { run_at, is_reset: reset }).await
         }
         DlqCommand::Drop { which } => change(&global, which, Deed::Drop).await,
-        DlqCommand::Export { file, queue, filter, times } => {
-            let filter = filter.dead(queue.as_deref(), &times)?;
-            files::export(&global, &filter, file.filter(|file| file.as_os_str() != "-").as_deref()).await
+        DlqCommand::Export { file, among } => {
+            let file = file.filter(|file| file.as_os_str() != "-");
+            files::export(&global, &among.filter()?, file.as_deref()).await
         }
         DlqCommand::Import { file } => files::import(&global, &file).await,
     }
@@ -255,11 +260,15 @@ async fn change_one(store: &Store, id: &JobId, deed: Deed, is_dry_run: bool) -> 
     if is_dry_run {
         return Ok(());
     }
-    let is_done = match deed {
-        Deed::Requeue { run_at, is_reset } => store.requeue(&queue, id, run_at, is_reset).await? == Requeued::Applied,
-        Deed::Drop => store.drop_dead(&queue, id).await? == Dropped::Applied,
+    let answer = match deed {
+        Deed::Requeue { run_at, is_reset } => store.requeue(&queue, id, run_at, is_reset).await?,
+        Deed::Drop => store.drop_dead(&queue, id).await?,
     };
-    if is_done { Ok(()) } else { Err(Failure::new(format!("job `{id}` was changed just now")).hint("try again")) }
+    if answer == OfDead::Applied {
+        Ok(())
+    } else {
+        Err(Failure::new(format!("job `{id}` was changed just now")).hint("try again"))
+    }
 }
 
 /// Changes all dead jobs of a queue that fit, batch by batch. An interrupt ends it between two batches.
@@ -284,16 +293,14 @@ async fn change_all(
             if ids.is_empty() {
                 continue;
             }
-            let n = match deed {
-                _ if is_dry_run => ids.len(),
-                Deed::Requeue { run_at, is_reset } => {
-                    let answers = store.requeue_found(queue, &ids, run_at, is_reset).await?;
-                    answers.iter().filter(|answer| **answer == Requeued::Applied).count()
-                }
-                Deed::Drop => {
-                    let answers = store.drop_found(queue, &ids).await?;
-                    answers.iter().filter(|answer| **answer == Dropped::Applied).count()
-                }
+            let n = if is_dry_run {
+                ids.len()
+            } else {
+                let answers = match deed {
+                    Deed::Requeue { run_at, is_reset } => store.requeue_found(queue, &ids, run_at, is_reset).await?,
+                    Deed::Drop => store.drop_found(queue, &ids).await?,
+                };
+                answers.iter().filter(|answer| **answer == OfDead::Applied).count()
             };
             n_done += n;
             if !is_dry_run {

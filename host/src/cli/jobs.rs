@@ -13,7 +13,7 @@ use super::filter::{FilterArgs, MadeArgs, PageArgs, page_end};
 use super::{Failure, Global, Output, print};
 use crate::clock::{Timestamp, format_duration, parse_timestamp};
 use crate::job::{JobId, JobState, visible, visible_lines};
-use crate::store::{Cancelled, Filter, JobRecord, Listed, Page, Requeued};
+use crate::store::{Cancelled, Filter, JobRecord, Listed, OfDead, Page};
 
 const LS_EXAMPLES: &str = "Examples:
   wasmhost jobs ls --queue mail --state parked
@@ -107,14 +107,14 @@ pub(super) async fn run(global: Global, command: JobsCommand) -> Result<ExitCode
             let id = JobId::from(id.as_str());
             let record = store.job(&id).await?.ok_or_else(|| no_job(&id))?;
             match store.requeue(&record.queue(), &id, run_at, reset_attempts).await? {
-                Requeued::Applied => changed(global.output, &id, "requeued", "it was dead"),
-                Requeued::NotFound => return Err(no_job(&id)),
-                Requeued::NotDead => {
+                OfDead::Applied => changed(global.output, &id, "requeued", "it was dead"),
+                OfDead::NotFound => return Err(no_job(&id)),
+                OfDead::NotDead => {
                     let state = visible(&record.text("status").unwrap_or_default());
                     return Err(Failure::new(format!("job `{id}` is not dead: it is `{state}`"))
                         .hint("only a job of the dead-letter queue can be retried; submit a new one"));
                 }
-                Requeued::OtherQueue(_) => return Err(moved(&id)),
+                OfDead::OtherQueue(_) => return Err(moved(&id)),
             }
         }
     }

@@ -4,29 +4,17 @@
 
 use redis::Value;
 
+use super::link::Script;
 use super::list::Filter;
-use super::script::{self, Lanes, Reply};
+use super::script::{self, Call, Lanes, Reply};
 use super::{Error, Store};
 use crate::clock::Timestamp;
 use crate::job::JobId;
 
-/// What became of a requeue.
+/// What became of what was asked for a dead job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Requeued {
-    /// It waits again.
-    Applied,
-    /// There is no such job.
-    NotFound,
-    /// It is not in the dead-letter queue.
-    NotDead,
-    /// It belongs to this queue, not to the one that was named.
-    OtherQueue(String),
-}
-
-/// What became of the removal of a dead job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Dropped {
-    /// Its row is gone.
+pub enum OfDead {
+    /// It is done: the job waits again, or its row is gone.
     Applied,
     /// There is no such job.
     NotFound,
@@ -57,9 +45,9 @@ impl Store {
         id: &JobId,
         run_at: Option<Timestamp>,
         is_reset: bool,
-    ) -> Result<Requeued, Error> {
+    ) -> Result<OfDead, Error> {
         let mut answers = self.requeue_some(queue, std::slice::from_ref(id), run_at, is_reset, ALL).await?;
-        Ok(answers.pop().unwrap_or(Requeued::NotFound))
+        Ok(answers.pop().unwrap_or(OfDead::NotFound))
     }
 
     /// Brings the jobs of one batch of a [`DeadWalk`] back, as [`Store::requeue`] does; one answer each.
@@ -72,7 +60,7 @@ impl Store {
         ids: &[JobId],
         run_at: Option<Timestamp>,
         is_reset: bool,
-    ) -> Result<Vec<Requeued>, Error> {
+    ) -> Result<Vec<OfDead>, Error> {
         self.requeue_some(queue, ids, run_at, is_reset, FIRST).await
     }
 
@@ -83,20 +71,37 @@ impl Store {
         run_at: Option<Timestamp>,
         is_reset: bool,
         n_entries: u8,
-    ) -> Result<Vec<Requeued>, Error> {
+    ) -> Result<Vec<OfDead>, Error> {
+        let more = |call: &mut Call| {
+            match run_at {
+                None => call.arg("").arg(""),
+                Some(at) => call.arg(at.seconds()).arg(format!("{:09}", at.nanos_in_second())),
+            };
+            call.arg(u8::from(is_reset));
+        };
+        self.ask_of_dead("a requeue", &script::REQUEUE, queue, ids, n_entries, more).await
+    }
+
+    /// Calls a script for dead jobs; `more` is what it takes before them.
+    async fn ask_of_dead(
+        &self,
+        what: &'static str,
+        script: &'static Script,
+        queue: &str,
+        ids: &[JobId],
+        n_entries: u8,
+        more: impl FnOnce(&mut Call),
+    ) -> Result<Vec<OfDead>, Error> {
         crate::job::check_name("queue", queue).map_err(Error::Refused)?;
         let mut lanes = Lanes::default();
         lanes.place(queue);
-        let mut call = self.call(&script::REQUEUE, &lanes, &[]);
-        match run_at {
-            None => call.arg("").arg(""),
-            Some(at) => call.arg(at.seconds()).arg(format!("{:09}", at.nanos_in_second())),
-        };
-        call.arg(u8::from(is_reset)).arg(n_entries).arg(ids.len());
+        let mut call = self.call(script, &lanes, &[]);
+        more(&mut call);
+        call.arg(n_entries).arg(ids.len());
         for id in ids {
             call.arg(id.as_bytes());
         }
-        let mut reply = self.send("a requeue", &script::REQUEUE, &call).await?;
+        let mut reply = self.send(what, script, &call).await?;
         ids.iter().map(|_| reply.nested().and_then(of_dead)).collect()
     }
 
@@ -104,36 +109,21 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::requeue`].
-    pub async fn drop_dead(&self, queue: &str, id: &JobId) -> Result<Dropped, Error> {
+    pub async fn drop_dead(&self, queue: &str, id: &JobId) -> Result<OfDead, Error> {
         let mut answers = self.drop_some(queue, std::slice::from_ref(id), ALL).await?;
-        Ok(answers.pop().unwrap_or(Dropped::NotFound))
+        Ok(answers.pop().unwrap_or(OfDead::NotFound))
     }
 
     /// Removes the jobs of one batch of a [`DeadWalk`], as [`Store::drop_dead`] does; one answer each.
     ///
     /// # Errors
     /// As [`Store::requeue`].
-    pub async fn drop_found(&self, queue: &str, ids: &[JobId]) -> Result<Vec<Dropped>, Error> {
+    pub async fn drop_found(&self, queue: &str, ids: &[JobId]) -> Result<Vec<OfDead>, Error> {
         self.drop_some(queue, ids, FIRST).await
     }
 
-    async fn drop_some(&self, queue: &str, ids: &[JobId], n_entries: u8) -> Result<Vec<Dropped>, Error> {
-        crate::job::check_name("queue", queue).map_err(Error::Refused)?;
-        let mut lanes = Lanes::default();
-        lanes.place(queue);
-        let mut call = self.call(&script::DROP, &lanes, &[]);
-        call.arg(n_entries).arg(ids.len());
-        for id in ids {
-            call.arg(id.as_bytes());
-        }
-        let mut reply = self.send("a removal of dead jobs", &script::DROP, &call).await?;
-        let dropped = |answer| match answer {
-            Requeued::Applied => Dropped::Applied,
-            Requeued::NotFound => Dropped::NotFound,
-            Requeued::NotDead => Dropped::NotDead,
-            Requeued::OtherQueue(queue) => Dropped::OtherQueue(queue),
-        };
-        ids.iter().map(|_| reply.nested().and_then(of_dead).map(dropped)).collect()
+    async fn drop_some(&self, queue: &str, ids: &[JobId], n_entries: u8) -> Result<Vec<OfDead>, Error> {
+        self.ask_of_dead("a removal of dead jobs", &script::DROP, queue, ids, n_entries, |_| ()).await
     }
 
     /// Begins a walk over the dead jobs that the DLQ of `queue` has now, the oldest first.
@@ -189,13 +179,13 @@ impl Store {
 }
 
 /// What a script says of one dead job.
-fn of_dead(mut answer: Reply) -> Result<Requeued, Error> {
+fn of_dead(mut answer: Reply) -> Result<OfDead, Error> {
     match answer.next()? {
-        Value::Int(1) => Ok(Requeued::Applied),
-        Value::Int(0) => Ok(Requeued::NotFound),
-        Value::Int(-2) => Ok(Requeued::OtherQueue(answer.text()?)),
+        Value::Int(1) => Ok(OfDead::Applied),
+        Value::Int(0) => Ok(OfDead::NotFound),
+        Value::Int(-2) => Ok(OfDead::OtherQueue(answer.text()?)),
         Value::BulkString(reason) => Err(Error::Refused(String::from_utf8_lossy(&reason).into_owned())),
-        _ => Ok(Requeued::NotDead),
+        _ => Ok(OfDead::NotDead),
     }
 }
 

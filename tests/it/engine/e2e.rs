@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wasmhost::job::{JobState, NewJob};
-use wasmhost::store::{Requeued, Settled};
+use wasmhost::store::{OfDead, Settled};
 
 use super::{Bench, dlq, done, end, job, moment, retry, take, take_one};
 
@@ -61,7 +61,7 @@ async fn a_dead_job_is_found_in_the_list_brought_back_and_done() {
     let listed = bench.store.jobs(Some("mail"), Some(JobState::Dlq), None, 10).await.unwrap().jobs;
     let id = listed[0].id.clone().unwrap();
     assert_eq!(listed[0].text("dlq_reason").as_deref(), Some("rejected"));
-    assert_eq!(bench.store.requeue("mail", &id, None, false).await.unwrap(), Requeued::Applied);
+    assert_eq!(bench.store.requeue("mail", &id, None, false).await.unwrap(), OfDead::Applied);
     let again = take_one(&bench.store, "mail").await;
     assert_eq!(end(&bench.store, &again, done("")).await, Settled::Applied);
     assert_eq!(bench.field("a", "status").await, "done");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wasmhost::clock::Timestamp;
 use wasmhost::job::{JobId, JobState, NewJob};
-use wasmhost::store::{Lease, Lost, Requeued, Reserve, Settled, Store};
+use wasmhost::store::{Lease, Lost, OfDead, Reserve, Settled, Store};
 
 use super::{Bench, ask, dlq, done, end, job, moment, retry, take, take_one};
 use crate::support::foreign::{Held, Order, Refused, TaskHarbor};
@@ -149,7 +149,7 @@ async fn dead_jobs_of_both_are_listed_and_brought_back_by_both() {
     assert_eq!(theirs.requeue("ours", "q", true).await, 1);
     assert_eq!(theirs.requeue("ours", "q", true).await, -1);
     let id = JobId::from("theirs");
-    assert_eq!(bench.at(20).requeue("q", &id, None, false).await.unwrap(), Requeued::Applied);
+    assert_eq!(bench.at(20).requeue("q", &id, None, false).await.unwrap(), OfDead::Applied);
     bench.check().await;
     let mut again = take(&bench.at(21), "q", 8).await;
     again.sort_by(|a, b| a.id.cmp(&b.id));

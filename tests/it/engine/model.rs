@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use wasmhost::clock::Timestamp;
 use wasmhost::effects::Effects;
 use wasmhost::job::{JobId, NewJob, Reserved, StoreId};
-use wasmhost::store::{Lease, Options, QueueShare, Requeued, Reserve, Settle, Settled, Store, Turn};
+use wasmhost::store::{Lease, OfDead, Options, QueueShare, Reserve, Settle, Settled, Store, Turn};
 
 use self::reference::{Queue, Reference, is_given};
 use self::sequence::{Action, CLIENTS, Draft, Ending, Hold, OPERATIONS, Operation, QUEUES, Step, Token};
@@ -240,10 +240,10 @@ impl Game {
                 let run_at = after.map(|nanos| self.later(nanos));
                 let expected = self.reference.requeue(&queue, &id.to_string(), run_at.map(Timestamp::nanos), *is_reset);
                 let what = match &expected {
-                    Requeued::Applied => "requeued",
-                    Requeued::NotFound => "requeue of no job",
-                    Requeued::NotDead => "requeue of no dead job",
-                    Requeued::OtherQueue(_) => "requeue in another queue",
+                    OfDead::Applied => "requeued",
+                    OfDead::NotFound => "requeue of no job",
+                    OfDead::NotDead => "requeue of no dead job",
+                    OfDead::OtherQueue(_) => "requeue in another queue",
                 };
                 self.saw(what, 1);
                 same(store.requeue(&queue, &id, run_at, *is_reset).await, &expected)

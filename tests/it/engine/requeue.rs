@@ -1,7 +1,7 @@
 //! Dead jobs that are brought back.
 
 use wasmhost::job::JobId;
-use wasmhost::store::{Lost, Requeued, Settled};
+use wasmhost::store::{Lost, OfDead, Settled};
 
 use super::{Bench, dlq, done, end, job, moment, take, take_one};
 
@@ -17,13 +17,13 @@ async fn with_a_dead_job() -> (Bench, JobId) {
 #[tokio::test]
 async fn a_dead_job_runs_again_and_keeps_its_history() {
     let (mut bench, id) = with_a_dead_job().await;
-    assert_eq!(bench.at(2).requeue("q", &id, None, false).await.unwrap(), Requeued::Applied);
+    assert_eq!(bench.at(2).requeue("q", &id, None, false).await.unwrap(), OfDead::Applied);
     bench.check().await;
     assert_eq!(bench.field("a", "dlq_reason").await, "");
     let again = take_one(&bench.at(3), "q").await;
     assert_eq!((again.attempts, again.deliveries), (3, 1), "its hand-outs begin anew");
     end(&bench.at(4), &again, done("")).await;
-    assert_eq!(bench.at(5).requeue("q", &id, None, false).await.unwrap(), Requeued::NotDead);
+    assert_eq!(bench.at(5).requeue("q", &id, None, false).await.unwrap(), OfDead::NotDead);
     bench.check().await;
 }
 
@@ -48,9 +48,9 @@ async fn a_requeue_for_later_waits() {
 async fn only_a_dead_job_of_that_queue_is_brought_back() {
     let (mut bench, id) = with_a_dead_job().await;
     let other = bench.store.requeue("other", &id, None, false).await.unwrap();
-    assert_eq!(other, Requeued::OtherQueue("q".to_owned()));
+    assert_eq!(other, OfDead::OtherQueue("q".to_owned()));
     let nobody = bench.store.requeue("q", &JobId::from("nobody"), None, false).await.unwrap();
-    assert_eq!(nobody, Requeued::NotFound);
+    assert_eq!(nobody, OfDead::NotFound);
     assert!(bench.store.job(&JobId::from("nobody")).await.unwrap().is_none());
     assert_eq!(bench.field("a", "status").await, "dlq");
     bench.check().await;
@@ -71,5 +71,5 @@ async fn an_empty_token_has_not_ended_a_requeued_job() {
 async fn a_living_job_of_another_queue_is_told_to_be_alive() {
     let bench = Bench::new().await;
     bench.store.enqueue(&[job("a", "q")]).await.unwrap();
-    assert_eq!(bench.store.requeue("other", &JobId::from("a"), None, false).await.unwrap(), Requeued::NotDead);
+    assert_eq!(bench.store.requeue("other", &JobId::from("a"), None, false).await.unwrap(), OfDead::NotDead);
 }

@@ -16,6 +16,11 @@ parts.limits = function()
     return sub(q.ready, 1, -6) .. 'parked:' .. key
   end
 
+  -- How many are parked for a key, from its state as it is written.
+  local function parked_of(text)
+    return tonumber(match(text, '^%d+ (%d+) ') or 0)
+  end
+
   -- The states of keys, from one read; `order` keeps the keys in the order in which they were first asked for.
   local function key_states(q, keys)
     local states, order = {}, {}
@@ -238,6 +243,6 @@ parts.limits = function()
     write_slots(q, slots)
   end
 
-  return { parked_list = parked_list, key_states = key_states, write_key_states = write_key_states,
+  return { parked_list = parked_list, parked_of = parked_of, key_states = key_states, write_key_states = write_key_states,
     has_key_limits = has_key_limits, admit = admit, release = release, mend = mend }
 end

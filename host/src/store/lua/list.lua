@@ -102,7 +102,7 @@ if structure == 'parked' then
   end
   local names = {}
   for n = 1, #found[2], 2 do
-    local n_parked = tonumber(match(found[2][n + 1], '^%d+ (%d+) ') or 0)
+    local n_parked = part('limits').parked_of(found[2][n + 1])
     if n_parked > 0 and found[2][n] >= key then
       names[#names + 1] = found[2][n]
     end
@@ -111,7 +111,7 @@ if structure == 'parked' then
   for _, name in ipairs(names) do
     local first = name == key and offset or 0
     local asked = most - n_looked
-    local ids = asked > 0 and try('LRANGE', sub(q.ready, 1, -6) .. 'parked:' .. name, first, first + asked - 1) or {}
+    local ids = asked > 0 and try('LRANGE', part('limits').parked_list(q, name), first, first + asked - 1) or {}
     local n = ids.err and 0 or look(ids)
     if asked == 0 or n < #ids or #ids == asked then
       return answer(false, first + n, name, step)

@@ -54,7 +54,7 @@ if structure == 'parked' then
   is_end = next_step == '0'
   for n = 1, found.err and 0 or #found[2], 2 do
     local key = found[2][n]
-    local n_parked = tonumber(match(found[2][n + 1], '^%d+ (%d+) ') or 0)
+    local n_parked = part('limits').parked_of(found[2][n + 1])
     if n_parked > 0 and n_taken >= most then
       -- The same step once more.
       is_end, next_step = false, step

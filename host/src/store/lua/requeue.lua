@@ -3,26 +3,15 @@
 -- KEYS     head.lua (one queue)
 -- ARGV     head.lua, then: run at (seconds, nanoseconds; both empty: at once), 1 to forget failed attempts else 0,
 --          how many entries of an id to remove (0 for all), number of ids (at most 500), the ids
--- Returns  for each: 1 done, 0 no such job, -1 it is not dead, -2 and the name: it belongs to another queue, or a text
---          when a key is of the wrong type. Looked at in this order, which is TaskHarbor's.
+-- Returns  for each: 1 done, else why not (of_dead.lua)
 
 local q, run_s, run_n, is_reset, n_entries = queues[1], take(), take(), take() == '1', take()
 local is_later = run_s ~= '' and (tonumber(run_s) > tonumber(now_s) or (tonumber(run_s) == tonumber(now_s) and run_n > now_n))
 
 local function requeue(id)
-  local row = try('HMGET', JOB .. id, 'status', 'queue', 'priority')
-  if row.err then
-    return { 'key `' .. JOB .. id .. '` is not a hash' }
-  elseif not row[1] then
-    return { 0 }
-  elseif row[1] ~= 'dlq' then
-    return { -1 }
-  elseif row[2] and row[2] ~= q.name then
-    return { -2, row[2] }
-  end
-  local reason = trouble(q)
-  if reason then
-    return { reason }
+  local refused, priority = refusal(q, id, 'priority')
+  if refused then
+    return refused
   end
   call('LREM', q.dlq, n_entries, id)
   -- Its hand-outs begin anew: else one more lost worker would make it dead again.
@@ -34,7 +23,7 @@ local function requeue(id)
   if is_later then
     to_schedule(q, id, run_s, run_n)
   else
-    to_tail(q, id, row[3])
+    to_tail(q, id, priority)
   end
   return { 1 }
 end

@@ -155,7 +155,6 @@ parts.settle = function()
         local place = at
         at = place + n_args
         if firsts[n] then
-          at = lasts[n]
           at = stops[n]
         end
         if answers[n] == 0 then

@@ -1,10 +1,10 @@
 -- Bounded housekeeping: brings back what is due, drops dead rows over their cap, and says what has changed.
 -- Queues after the budget is used up are left for the next call, which the answer asks for.
 --
--- KEYS     head.lua
 -- A host that names itself is also told which lists it is to watch with a blocking peek, so that one push wakes one host
 -- of the fleet: the watch of a queue is a short lease in `watchers`, taken and renewed here.
 --
+-- KEYS     head.lua
 -- ARGV     head.lua, then: who asks (one word, empty for nobody), 1 when it has room for jobs else 0
 -- Returns  now in milliseconds, revision, check of the jumpscript records, next due in milliseconds or empty,
 --          reclaimed, promoted, dropped, 1 when more is due, set aside (4 entries each), broken queues (index and reason),

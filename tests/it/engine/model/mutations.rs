@@ -25,7 +25,7 @@ const SCRIPTS: [Files; 5] = [
     lua!("head.lua" "dead.lua" "limits.lua" "withdraw.lua" "write_job.lua" "effects.lua" "fence.lua" "settle.lua" "due.lua" "checked.lua" "reserve.lua" "turn.lua"),
     lua!("head.lua" "fence.lua" "extend.lua"),
     lua!("head.lua" "dead.lua" "limits.lua" "due.lua" "sweep.lua"),
-    lua!("head.lua" "requeue.lua"),
+    lua!("head.lua" "of_dead.lua" "requeue.lua"),
 ];
 
 /// One check, and what stands there without it.
@@ -83,8 +83,8 @@ const MUTATIONS: &[Mutation] = &[
         "true",
     ),
     mutation("quotas are not kept", "reserve.lua", "math.min(share.quota, limit - r.n_jobs)", "limit - r.n_jobs"),
-    mutation("a living job is requeued", "requeue.lua", "row[1] ~= 'dlq'", "false"),
-    mutation("a requeue ignores the queue", "requeue.lua", "row[2] and row[2] ~= q.name", "false"),
+    mutation("a living job is requeued", "of_dead.lua", "row[1] ~= 'dlq'", "false"),
+    mutation("a requeue ignores the queue", "of_dead.lua", "row[2] and row[2] ~= q.name", "false"),
 ];
 
 /// The hashes of the scripts that a mutation changes, old and new; the new scripts are loaded.

@@ -9,7 +9,7 @@ use wasmhost::clock::Timestamp;
 use wasmhost::job::{JobId, NewJob, Reserved, StoreId};
 use wasmhost::retry::RetryWish;
 use wasmhost::store::{
-    End, Enqueued, Lease, Lost, Requeued, Reservation, Reserve, SetAside, Settle, Settled, Swept, Turn,
+    End, Enqueued, Lease, Lost, OfDead, Reservation, Reserve, SetAside, Settle, Settled, Swept, Turn,
 };
 
 const MILLI: i64 = 1_000_000;
@@ -479,11 +479,11 @@ impl Reference {
         dropped
     }
 
-    pub(super) fn requeue(&mut self, queue: &str, id: &str, run_at: Option<i64>, is_reset: bool) -> Requeued {
+    pub(super) fn requeue(&mut self, queue: &str, id: &str, run_at: Option<i64>, is_reset: bool) -> OfDead {
         match self.rows.get(id) {
-            None => return Requeued::NotFound,
-            Some(row) if row.status != "dlq" => return Requeued::NotDead,
-            Some(row) if row.queue != queue => return Requeued::OtherQueue(row.queue.clone()),
+            None => return OfDead::NotFound,
+            Some(row) if row.status != "dlq" => return OfDead::NotDead,
+            Some(row) if row.queue != queue => return OfDead::OtherQueue(row.queue.clone()),
             Some(_) => {}
         }
         self.queue(queue).dlq.retain(|dead| dead != id);
@@ -498,6 +498,6 @@ impl Reference {
             (row.attempts, row.failed_at, row.error_kind) = (0, 0, "");
             row.last_error.clear();
         }
-        Requeued::Applied
+        OfDead::Applied
     }
 }
