@@ -6,7 +6,7 @@ use std::time::Duration;
 use wasmhost::job::{JobId, NewJob, Reserved};
 use wasmhost::store::{Error, OnFull, QueueChange, Settled};
 
-use super::{Bench, ask, done, end, job, retry, take, take_one};
+use super::{Bench, ask, done, end, job, retry, settle, take, take_one};
 
 fn ids(jobs: &[Reserved]) -> Vec<String> {
     jobs.iter().map(|job| job.id.to_string()).collect()
@@ -98,6 +98,28 @@ async fn a_job_over_the_limit_of_its_key_waits_outside_and_blocks_no_other_key()
     assert_eq!(bench.raw::<i64>(&["LLEN", &bench.key("q", "parked:hot")]).await, 299);
     end(&bench.store, &taken[0], done("")).await;
     assert_eq!(ids(&take(&bench.store, "q", 100).await), ["hot1"], "its end lets the next one in");
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn jobs_of_one_key_in_one_call_are_counted_one_by_one() {
+    let mut bench = Bench::new().await;
+    set(&bench, key_concurrency(2)).await;
+    let jobs = [("a1", "a"), ("b1", "b"), ("a2", "a"), ("a3", "a"), ("b2", "b"), ("b3", "b"), ("c1", "c")];
+    bench.store.enqueue(&jobs.map(|(id, key)| keyed(id, key))).await.unwrap();
+    let taken = take(&bench.store, "q", 9).await;
+    assert_eq!(ids(&taken), ["a1", "b1", "a2", "b2", "c1"]);
+    assert_eq!(bench.raw::<String>(&["HGET", &bench.key("q", "keys"), "a"]).await, "2 1 0", "two run, one is parked");
+    // All of them end in one call: both of a key give their slots back, and the parked ones take one.
+    let ends: Vec<_> = taken.iter().map(|job| settle(job, done(""))).collect();
+    bench.store.turn(&ends, None).await.unwrap();
+    let last = take(&bench.store, "q", 9).await;
+    assert_eq!(ids(&last), ["a3", "b3"]);
+    let ends: Vec<_> = last.iter().map(|job| settle(job, done(""))).collect();
+    bench.store.turn(&ends, None).await.unwrap();
+    for name in ["keys", "slots"] {
+        assert_eq!(bench.raw::<Vec<String>>(&["HKEYS", &bench.key("q", name)]).await, [""], "only its padding is left");
+    }
     bench.check().await;
 }
 

@@ -112,9 +112,9 @@ parts.checked = function()
       return part('dead').report(q, id, reason, true)
     end
     if row.limit_key and row.limit_key ~= '' and part('limits').has_key_limits(q) then
-      local n = #waiting + 1
-      waiting[n] = { id = id, key = row.limit_key, is_paid = row.limit_paid == '1', row = row }
-      r.handed[id] = true
+      local n = waiting.n + 1
+      waiting.n, waiting.ids[n], waiting.keys[n], waiting.rows[n] = n, id, row.limit_key, row
+      waiting.is_checked[n], r.handed[id] = true, true
       return nil
     end
     return lease(r, q, id, row)

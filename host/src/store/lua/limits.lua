@@ -21,25 +21,24 @@ parts.limits = function()
     return tonumber(match(text, '^%d+ (%d+) ') or 0)
   end
 
+  -- The state of a key from how it is written; false when it has none.
+  local function state_of(text)
+    if not text then
+      return { running = 0, parked = 0, next_ms = 0 }
+    end
+    local running, parked, next_ms = match(text, '^(%d+) (%d+) (%d+)$')
+    return { running = tonumber(running) or 0, parked = tonumber(parked) or 0, next_ms = tonumber(next_ms) or 0 }
+  end
+
   -- The states of keys, from one read; `order` keeps the keys in the order in which they were first asked for.
   local function key_states(q, keys)
     local states, order = {}, {}
-    for _, key in ipairs(keys) do
+    local found = #keys > 0 and try('HMGET', q.keys, unpack(keys)) or NOTHING
+    for n = 1, #keys do
+      local key = keys[n]
       if not states[key] then
-        states[key] = { running = 0, parked = 0, next_ms = 0 }
+        states[key] = state_of(found[n])
         order[#order + 1] = key
-      end
-    end
-    local found = #order > 0 and try('HMGET', q.keys, unpack(order)) or {}
-    for n = 1, #found do
-      local text, state = found[n], states[order[n]]
-      if text == '1 0 0' then
-        -- The most frequent one by far is not taken apart.
-        state.running = 1
-      elseif text then
-        local running, parked, next_ms = match(text, '^(%d+) (%d+) (%d+)$')
-        state.running, state.parked = tonumber(running) or 0, tonumber(parked) or 0
-        state.next_ms = tonumber(next_ms) or 0
       end
     end
     return states, order
@@ -90,61 +89,93 @@ parts.limits = function()
     return q.is_limited
   end
 
-  -- Jobs that have a key and are about to be handed out: { id, key, priority } each. Returns which of them may run, by
-  -- their place; the others are parked or scheduled.
+  -- Puts a job that may not run yet where it waits, or lets it run. `held` is the key for which it counts already.
+  -- Returns whether it may run, and whether it counts from now on.
+  local function admit_one(q, id, state, held, is_paid, parked)
+    local set = settings(q)
+    if held then
+      -- It has counted since it was let in: a lost worker had it, or its turn came while it was parked.
+      return true, false
+    elseif set.key_concurrency and (state.running >= set.key_concurrency or state.parked > 0) then
+      parked[#parked + 1] = id
+      state.parked = state.parked + 1
+      return false, false
+    end
+    local start_ms = now_ms
+    if set.key_rate and not is_paid then
+      local every_ms = set.key_rate_ms / set.key_rate
+      -- As many as the rate says may begin at once; after that they keep their distance.
+      start_ms = math.max(now_ms, state.next_ms - set.key_rate_ms + every_ms)
+      state.next_ms = math.max(state.next_ms, now_ms) + every_ms
+    end
+    if start_ms > now_ms then
+      local due_ms = math.ceil(start_ms)
+      local seconds, nanos = whole(math.floor(due_ms / 1000)), fmt('%03d000000', due_ms % 1000)
+      call('HSET', JOB .. id, 'status', 'scheduled', 'run_at_nano', seconds .. nanos, 'limit_paid', '1')
+      to_schedule(q, id, seconds, nanos)
+      return false, false
+    end
+    if set.key_concurrency then
+      state.running = state.running + 1
+    end
+    return true, set.key_concurrency ~= nil
+  end
+
+  -- The keys for which jobs count already, by id. A job that nobody has touched since it was enqueued counts for none.
+  local function held_slots(q, waiting)
+    local asked, held = {}, {}
+    for n = 1, waiting.n do
+      asked[#asked + 1] = waiting.is_checked[n] and waiting.ids[n] or nil
+    end
+    local found = #asked > 0 and call('HMGET', q.slots, unpack(asked)) or NOTHING
+    for n = 1, #asked do
+      held[asked[n]] = found[n]
+    end
+    return held
+  end
+
+  -- Jobs that have a key and are about to be handed out. Returns which of them may run, by their place; the others are
+  -- parked or scheduled. `waiting`: n, and by place ids, keys, rows, and whether a row was checked field by field.
   local function admit(q, waiting)
-    local set, keys, held, asked = settings(q), {}, {}, {}
-    for n, job in ipairs(waiting) do
-      keys[n] = job.key
-      -- A job that nobody has touched since it was enqueued holds no slot.
-      if job.row then
-        asked[#asked + 1] = job.id
-      end
-    end
-    if #asked > 0 then
-      local found = call('HMGET', q.slots, unpack(asked))
-      for n, id in ipairs(asked) do
-        held[id] = found[n]
-      end
-    end
-    local states, order = key_states(q, keys)
-    local slots, parked, may_run, n_parked = {}, {}, {}, 0
-    for n, job in ipairs(waiting) do
-      local state = states[job.key]
-      if held[job.id] == job.key then
-        -- It has counted since it was let in: a lost worker had it, or its turn came while it was parked.
-        may_run[n] = true
-      elseif set.key_concurrency and (state.running >= set.key_concurrency or state.parked > 0) then
-        parked[job.key] = parked[job.key] or {}
-        table.insert(parked[job.key], job.id)
-        state.parked = state.parked + 1
-        n_parked = n_parked + 1
+    local ids, keys, is_checked = waiting.ids, waiting.keys, waiting.is_checked
+    local found, held, has_rate = call('HMGET', q.keys, unpack(keys)), held_slots(q, waiting), settings(q).key_rate
+    local plain, values, n_values, slots, n_slots, may_run = {}, {}, 0, {}, 0, {}
+    local states, order, parked = {}, {}, {}
+    for n = 1, waiting.n do
+      local id, key = ids[n], keys[n]
+      if not (found[n] or plain[key] or has_rate or is_checked[n]) then
+        -- By far the most: nothing of its key runs or waits. No state is made for it, which would cost more than Redis.
+        plain[key], may_run[n] = true, true
+        values[n_values + 1], values[n_values + 2] = key, '1 0 0'
+        slots[n_slots + 1], slots[n_slots + 2] = id, key
+        n_values, n_slots = n_values + 2, n_slots + 2
       else
-        local start_ms = now_ms
-        if set.key_rate and not job.is_paid then
-          local every_ms = set.key_rate_ms / set.key_rate
-          -- As many as the rate says may begin at once; after that they keep their distance.
-          start_ms = math.max(now_ms, state.next_ms - set.key_rate_ms + every_ms)
-          state.next_ms = math.max(state.next_ms, now_ms) + every_ms
+        local state = states[key]
+        if not state then
+          state = state_of(plain[key] and '1 0 0' or found[n])
+          states[key], order[#order + 1], parked[key] = state, key, {}
         end
-        if start_ms > now_ms then
-          local due_ms = math.ceil(start_ms)
-          local seconds, nanos = whole(math.floor(due_ms / 1000)), fmt('%03d000000', due_ms % 1000)
-          call('HSET', JOB .. job.id, 'status', 'scheduled', 'run_at_nano', seconds .. nanos, 'limit_paid', '1')
-          to_schedule(q, job.id, seconds, nanos)
-        else
-          may_run[n] = true
-          if set.key_concurrency then
-            state.running = state.running + 1
-            slots[#slots + 1], slots[#slots + 2] = job.id, job.key
-          end
+        local is_counted
+        local is_paid = is_checked[n] and waiting.rows[n].limit_paid == '1'
+        may_run[n], is_counted = admit_one(q, id, state, held[id] == key, is_paid, parked[key])
+        if is_counted then
+          slots[n_slots + 1], slots[n_slots + 2] = id, key
+          n_slots = n_slots + 2
         end
       end
     end
+    if n_values > 0 then
+      call('HSET', q.keys, unpack(values))
+    end
+    -- Behind the plain ones: a key may be in both.
     write_key_states(q, states, order)
     write_slots(q, slots)
+    local n_parked = 0
     for key, list in pairs(parked) do
-      call('RPUSH', parked_list(q, key), unpack(list))
+      if #list > 0 then
+        call('RPUSH', parked_list(q, key), unpack(list))
+        n_parked = n_parked + #list
+      end
     end
     count(q, 'parked', n_parked)
     return may_run
@@ -179,22 +210,37 @@ parts.limits = function()
 
   -- Gives back the slots of jobs that run no more; whoever is parked for one takes it and goes to the head of its queue.
   local function release(q, ids)
-    local found, gone, keys = call('HMGET', q.slots, unpack(ids)), {}, {}
-    for n, id in ipairs(ids) do
+    local found, gone, keys, n_gone = call('HMGET', q.slots, unpack(ids)), {}, {}, 0
+    for n = 1, #ids do
       if found[n] then
-        gone[#gone + 1], keys[#keys + 1] = id, found[n]
+        n_gone = n_gone + 1
+        gone[n_gone], keys[n_gone] = ids[n], found[n]
       end
     end
-    if #gone == 0 then
+    if n_gone == 0 then
       return
     end
     call('HDEL', q.slots, unpack(gone))
-    local states, order = key_states(q, keys)
-    local slots = {}
-    for _, key in ipairs(keys) do
-      local state = states[key]
-      state.running = math.max(0, state.running - 1)
-      let_in(q, key, state, slots)
+    local texts, free, n_free, is_free = call('HMGET', q.keys, unpack(keys)), {}, 0, {}
+    local states, order, slots = {}, {}, {}
+    for n = 1, n_gone do
+      local key = keys[n]
+      if texts[n] == '1 0 0' and not is_free[key] then
+        -- By far the most: it was the only one of its key, and nobody waits.
+        n_free = n_free + 1
+        free[n_free], is_free[key] = key, true
+      else
+        local state = states[key]
+        if not state then
+          state = state_of(not is_free[key] and texts[n])
+          states[key], order[#order + 1] = state, key
+        end
+        state.running = math.max(0, state.running - 1)
+        let_in(q, key, state, slots)
+      end
+    end
+    if n_free > 0 then
+      call('HDEL', q.keys, unpack(free))
     end
     write_key_states(q, states, order)
     write_slots(q, slots)

@@ -2,9 +2,9 @@
 --
 -- Every queue gives up to its quota; what is left over is filled in the order of the queues. A queue whose lists give
 -- less than they are asked for makes up for it with scheduled jobs that are due, so these come back as fast as they can
--- be run, and no faster; what a sweep does is only for queues that always have ready jobs. A record that cannot be
--- run goes to the DLQ with a reason that names the field, or is set aside when it is not ours to change; it never
--- stops the batch, and no hash is made for an id that has none.
+-- be run, and no faster (64 a call); what a sweep does is only for queues that always have ready jobs. A record that
+-- cannot be run goes to the DLQ with a reason that names the field, or is set aside when it is not ours to change; it
+-- never stops the batch, and no hash is made for an id that has none.
 --
 -- ARGV     1 when a reserve is wanted else 0; then: limit, lease in milliseconds, token, node or empty, 1 to bring back
 --          what is due first else 0, number of queues to ask, and for each: index of the queue, quota
@@ -17,6 +17,9 @@
 parts.reserve = function()
   -- How often one list is asked again in a call, because what it gave could not be handed out.
   local DRAWS_MAX = 6
+  -- Scheduled jobs that one call makes ready. One that settles and hands out as many as it may besides is the longest
+  -- script there is.
+  local PROMOTE_MAX = 64
 
   -- Jobs of one queue, type and code are of one kind: what they share is said once. Returns its place, and the digest.
   local function kind_of_job(r, q, job_type, pin)
@@ -60,6 +63,11 @@ parts.reserve = function()
     return r.last_place, row[6], row[10], 0
   end
 
+  -- Jobs whose keys are limited: their ids, keys and rows, and which rows were checked field by field.
+  local function new_waiting()
+    return { n = 0, ids = {}, keys = {}, rows = {}, is_checked = {} }
+  end
+
   -- Leases what can be run of a queue's ids. Returns how many that were.
   local function hand_out(r, q, ids)
     local jobs, handed, score = r.jobs, r.handed, r.score
@@ -69,12 +77,12 @@ parts.reserve = function()
       local row = id ~= '' and #id <= ID_MAX and not handed[id] and try('HGETALL', JOB .. id) or NOTHING
       local place, payload, created_at, extra
       if not is_plain(q, row) then
-        waiting = waiting or {}
+        waiting = waiting or new_waiting()
         place, payload, created_at, extra = part('checked').hand_out(r, q, id, row, waiting)
-      elseif row[11] and row[12] ~= '' and part('limits').has_key_limits(q) then
-        waiting = waiting or {}
-        waiting[#waiting + 1] = { id = id, key = row[12], plain = row }
-        handed[id] = true
+      elseif row[11] and q.is_limited ~= false and row[12] ~= '' and (q.is_limited or part('limits').has_key_limits(q)) then
+        waiting = waiting or new_waiting()
+        local w = waiting.n + 1
+        waiting.n, waiting.ids[w], waiting.keys[w], waiting.rows[w], handed[id] = w, id, row[12], row, true
       else
         place, payload, created_at, extra = lease_plain(r, q, id, row)
       end
@@ -86,16 +94,18 @@ parts.reserve = function()
         n = n + 5
       end
     end
-    local may_run = waiting and waiting[1] and part('limits').admit(q, waiting) or NOTHING
-    for place_of, job in ipairs(waiting or NOTHING) do
-      if may_run[place_of] then
-        leases[n_leases + 1], leases[n_leases + 2] = score, job.id
+    local n_waiting = waiting and waiting.n or 0
+    local may_run = n_waiting > 0 and part('limits').admit(q, waiting)
+    for w = 1, n_waiting do
+      if may_run[w] then
+        local id, row = waiting.ids[w], waiting.rows[w]
+        leases[n_leases + 1], leases[n_leases + 2] = score, id
         n_leases = n_leases + 2
-        jobs[n + 2] = job.id
-        if job.plain then
-          jobs[n + 1], jobs[n + 3], jobs[n + 4], jobs[n + 5] = lease_plain(r, q, job.id, job.plain)
+        jobs[n + 2] = id
+        if waiting.is_checked[w] then
+          jobs[n + 1], jobs[n + 3], jobs[n + 4], jobs[n + 5] = part('checked').lease(r, q, id, row)
         else
-          jobs[n + 1], jobs[n + 3], jobs[n + 4], jobs[n + 5] = part('checked').lease(r, q, job.id, job.row)
+          jobs[n + 1], jobs[n + 3], jobs[n + 4], jobs[n + 5] = lease_plain(r, q, id, row)
         end
         n = n + 5
       end
@@ -178,7 +188,8 @@ parts.reserve = function()
     -- As text: a number in a call is written with 17 digits by the C library, which costs more than the call.
     local score = whole(expires_ms)
     -- What this reserve knows; checked.lua uses it, too.
-    local r = { token = token, node = node, score = score, expires = score .. '000000', may_promote = limit,
+    local r = { token = token, node = node, score = score, expires = score .. '000000',
+      may_promote = math.min(limit, PROMOTE_MAX),
       keep_seconds = expires_ms / 1000 + 3600, n_jobs = 0, jobs = {}, extras = {}, taken = {}, handed = {}, kinds = {},
       kind_of = {}, kind_of_job = kind_of_job, last_queue = nil, last_type = nil, last_place = nil, last_digest = nil }
     local shares, broken, shut, next_ms = {}, {}, {}, nil

@@ -150,6 +150,8 @@ parts.settle = function()
         q.ttl = math.max(q.ttl or 0, tonumber(ttl))
         keep(digest, tonumber(now_s) + tonumber(ttl))
       end
+      -- What goes back to the head keeps its slot; so does a retry where the order of a key is strict.
+      local is_leaving = code == 'F' or code == 'R' and settings(q).key_order ~= 'strict'
       for _ = 1, n_settles do
         n = n + 1
         local place = at
@@ -159,15 +161,13 @@ parts.settle = function()
         end
         if answers[n] == 0 then
           local id = ARGV[place + 1]
-          -- What goes back to the head keeps its slot; so does a retry where the order of a key is strict.
-          if code ~= 'L' and not (code == 'R' and settings(q).key_order == 'strict') then
-            q.n_gone = (q.n_gone or 0) + 1
-            q.gone = q.gone or {}
-            q.gone[q.n_gone] = id
-          end
           if code == 'D' then
             end_done(q, id, place, token, ttl, firsts[n], lasts[n])
           else
+            if is_leaving then
+              q.gone = q.gone or {}
+              q.gone[#q.gone + 1] = id
+            end
             part('ends')[code](q, id, place, token, digest, firsts[n], lasts[n])
           end
           if effects[n] then
@@ -185,6 +185,7 @@ parts.settle = function()
         call('EXPIRE', q.done, whole(q.ttl))
         count(q, 'done', q.n_finished)
         tell_ended(q.finished, q.n_finished)
+        release_slots(q, q.finished)
       end
       count(q, 'retried', q.n_retried or 0)
       release_slots(q, q.gone or NOTHING)
