@@ -12,6 +12,7 @@ mod hot_reload;
 mod main_job;
 mod node;
 mod operate;
+mod producers;
 mod readme;
 mod sandbox;
 mod scripts_folder;

@@ -46,6 +46,7 @@ pub use self::queue_settings::{OnFull, QueueChange, QueueSettings};
 pub use self::reconcile::{Pace, PutBack, Reconciled};
 pub use self::records::{JobRecord, QueueInfo};
 pub use self::requeue::{DeadWalk, OfDead};
+pub use self::script::PRODUCER_SCRIPT;
 pub use self::sweep::{Swept, Watched};
 pub use self::turn::{End, LEASE_MAX, Lease, Lost, QueueShare, Reservation, Reserve, SetAside, Settle, Settled, Turn};
 use crate::clock::Timestamp;

@@ -61,6 +61,20 @@ script!(DROP, "of_dead.lua", "forget.lua", "drop.lua");
 script!(IMPORT_DEAD, "import_dead.lua");
 script!(PURGE, "dead.lua", "limits.lua", "forget.lua", "purge.lua");
 
+/// What producers of any language load: the hosts' own enqueue behind a small, lasting contract (docs/producers.md).
+/// `examples/producers/enqueue.lua` is this text.
+pub const PRODUCER_SCRIPT: &str = concat!(
+    include_str!("lua/producer.lua"),
+    include_str!("lua/head.lua"),
+    "local enqueued = (function()\n",
+    include_str!("lua/limits.lua"),
+    include_str!("lua/withdraw.lua"),
+    include_str!("lua/write_job.lua"),
+    include_str!("lua/enqueue.lua"),
+    "end)()\n",
+    include_str!("lua/producer_end.lua"),
+);
+
 /// The queues of one call, each once; scripts name them by their place, from 1.
 #[derive(Default)]
 pub(super) struct Lanes<'a>(Vec<&'a str>);
@@ -291,11 +305,11 @@ impl Reply {
 
 #[cfg(test)]
 mod tests {
-    use crate::{job, store};
+    use crate::{job, retry, store};
 
     /// The value of `local NAME = ...` in the head of the scripts.
     fn constant(name: &str) -> u64 {
-        let head = include_str!("lua/head.lua");
+        let head = concat!(include_str!("lua/head.lua"), include_str!("lua/producer.lua"));
         let line = head.lines().find_map(|line| line.strip_prefix("local ")?.strip_prefix(name)?.strip_prefix(" = "));
         let value = line.unwrap_or_else(|| panic!("lua/head.lua has no {name}"));
         value.trim_matches('\'').parse().unwrap()
@@ -319,9 +333,30 @@ mod tests {
             ("IDEMPOTENCY_DAYS", u64::from(store::IDEMPOTENCY_DAYS)),
             ("SCAN_MAX", u64::from(store::SCAN_MAX)),
             ("LAYOUT", u64::from(store::server::LAYOUT)),
+            ("JOBS_MAX", store::ENQUEUE_MAX as u64),
+            ("NAME_BYTES_MAX", job::NAME_BYTES_MAX as u64),
+            ("PAYLOAD_BYTES_MAX", job::PAYLOAD_BYTES_MAX as u64),
+            ("TIMEOUT_MAX_MS", millis(job::TIMEOUT_MAX)),
+            ("RETRY_BASE_MAX_MS", millis(retry::BASE_MAX)),
+            ("RETRY_CAP_MAX_MS", millis(retry::CAP_MAX)),
+            ("RUN_AT_MAX_S", job::RUN_AT_YEARS_MAX * 366 * 86_400),
         ] {
             assert_eq!(constant(name), value, "{name}");
         }
+    }
+
+    fn millis(duration: std::time::Duration) -> u64 {
+        u64::try_from(duration.as_millis()).unwrap()
+    }
+
+    #[test]
+    fn the_script_that_producers_copy_is_the_hosts_own() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/producers/enqueue.lua");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, super::PRODUCER_SCRIPT).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(found == super::PRODUCER_SCRIPT, "enqueue.lua is not up to date; run with UPDATE_DOCS=1");
     }
 
     /// A number as the documents write it.

@@ -42,7 +42,7 @@ const TTL: Duration = Duration::from_secs(3600);
 pub(crate) struct Bench {
     pub(crate) store: Store,
     pub(crate) prefix: String,
-    raw: MultiplexedConnection,
+    pub(crate) raw: MultiplexedConnection,
 }
 
 impl Bench {
