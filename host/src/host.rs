@@ -94,7 +94,12 @@ impl Host {
     ) -> Result<Self, Error> {
         let store = Store::connect(StoreId::default(), options).await?;
         store.server_notes().iter().for_each(|note| tracing::warn!(note, "redis is usable, but"));
-        let sandbox = Sandbox::new(sandbox_options(config, compiler))?;
+        let mut sandbox_options = sandbox_options(config, compiler);
+        // Behind Sentinels and on a Cluster the configuration does not name every server.
+        let found = store.setup().servers.into_iter();
+        let found = found.map(|(host, port)| KeepOut { what: OWN_REDIS, host, port: Some(port) });
+        sandbox_options.http.keep_out.extend(found);
+        let sandbox = Sandbox::new(sandbox_options)?;
         sandbox.notes().iter().for_each(|note| tracing::warn!(note, "engine is usable, but"));
         let pool_size = sandbox.pool_size();
         let concurrency = config.concurrency.min(pool_size);
@@ -296,6 +301,9 @@ pub fn store_options(config: &Config) -> store::Options {
         node_prefix: config.node_prefix.clone(),
         connect_timeout: config.redis.connect_timeout,
         command_timeout: config.redis.command_timeout,
+        pool: config.redis.pool,
+        tls: config.redis.tls.clone(),
+        sentinel_password: config.redis.sentinel_password.as_ref().map(|secret| secret.reveal().to_owned()),
     }
 }
 
@@ -316,13 +324,16 @@ pub fn sandbox_options(config: &Config, compiler: Compiler) -> sandbox::Options 
     }
 }
 
+/// What a jumpscript that asks for it is told.
+const OWN_REDIS: &str = "the node's own Redis";
+
 /// Where jumpscripts may send HTTP requests: what is allowed, but never to the node's own services.
 #[must_use]
 pub fn http_options(config: &Config) -> sandbox::HttpOptions {
-    let redis = "the node's own Redis";
-    let named = config::host_and_port(&config.redis.url).filter(|_| !config.redis.is_embedded);
+    let url = Some(&config.redis.url).filter(|_| !config.redis.is_embedded);
+    let named = url.map(|url| config::hosts_and_ports(url)).unwrap_or_default();
     let private = embedded::address(&config.data).map(|address| ("127.0.0.1".to_owned(), address.port));
-    let redis = named.into_iter().chain(private).map(|place| (redis, place));
+    let redis = named.into_iter().chain(private).map(|place| (OWN_REDIS, place));
     let kubernetes = config.kubernetes_api.clone().map(|place| ("the API of Kubernetes", place));
     let keep_out = redis.chain(kubernetes);
     sandbox::HttpOptions {

@@ -16,6 +16,7 @@ mod producers;
 mod readme;
 mod sandbox;
 mod scripts_folder;
+mod servers;
 mod steering;
 mod support;
 mod tidy;

@@ -88,6 +88,9 @@ impl From<crate::store::Error> for Failure {
             Error::Full { .. } | Error::QueueFull(_) | Error::Claimed { .. } | Error::Server { .. } => FAILED,
             Error::Url { .. }
             | Error::Login { .. }
+            | Error::NotAllowed { .. }
+            | Error::Tls { .. }
+            | Error::NoHashTag { .. }
             | Error::NotRedis { .. }
             | Error::TooOld { .. }
             | Error::Evicts { .. }

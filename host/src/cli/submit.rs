@@ -11,6 +11,7 @@ use super::{Failure, Global, Output, print};
 use crate::clock::{Timestamp, format_duration, parse_duration, parse_timestamp};
 use crate::job::{JobState, NewJob, QUEUE};
 use crate::jumpscript::Digest;
+use crate::store::Replicas;
 
 /// Arguments of `wasmhost submit`.
 #[derive(Debug, Args)]
@@ -63,6 +64,12 @@ pub(super) struct SubmitArgs {
     /// Run exactly this code, whatever is published meanwhile
     #[arg(long, value_name = "DIGEST")]
     pin: Option<Digest>,
+    /// Wait until so many replicas have the job; exit code 1 when fewer do
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    wait_replicas: Option<u32>,
+    /// How long the replicas may take
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "5s", requires = "wait_replicas")]
+    wait_replicas_timeout: Duration,
     /// Wait for the end and print the result; exit code 1 when the job fails
     #[arg(long)]
     wait: bool,
@@ -104,10 +111,18 @@ pub(super) async fn run(global: Global, args: SubmitArgs) -> Result<ExitCode, Fa
     };
     job.check().map_err(Failure::usage)?;
     let store = global.connect().await?;
-    let enqueued = store.enqueue(std::slice::from_ref(&job)).await?;
+    let replicas = args.wait_replicas.map(|count| Replicas { count, timeout: args.wait_replicas_timeout });
+    let (enqueued, n_replicas) = store.enqueue_with(std::slice::from_ref(&job), replicas).await?;
     let Some(first) = enqueued.first() else {
         return Err(Failure::new("Redis answered without an id"));
     };
+    if let Some(Replicas { count, timeout }) = replicas.filter(|replicas| n_replicas < replicas.count) {
+        let (id, waited) = (&first.id, format_duration(timeout));
+        return Err(Failure::new(format!(
+            "job `{id}` is enqueued, but not replicated: {n_replicas} of {count} replicas had it after {waited}"
+        ))
+        .hint("it runs, and is lost when the master fails now; submit it again with the same --idempotency-key to wait once more"));
+    }
     if !args.wait {
         match global.output {
             Output::Text => print::line(&first.id.to_string()),

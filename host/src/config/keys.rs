@@ -107,7 +107,7 @@ macro_rules! settings {
 settings! {
     #[doc = "Where Redis is. A password in it is used and never shown; `redis.password_file` keeps it out of sight."]
     redis_url: String = "redis.url", "WASMHOST_REDIS", "--redis", default "`REDIS_ADDR` when set, else redis://127.0.0.1:6379",
-        rule "redis://, rediss:// or unix:// URL", live false, secret false;
+        rule "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// URL (docs/redis.md)", live false, secret false;
     #[doc = "The password of Redis. Better in a file: `redis.password_file`."]
     redis_password: Secret = "redis.password", "WASMHOST_REDIS_PASSWORD", "", default "none",
         rule "text", live false, secret true;
@@ -123,10 +123,25 @@ settings! {
     #[doc = "How long a command that does not wait may take."]
     redis_command_timeout: Duration = "redis.command_timeout", "WASMHOST_REDIS_COMMAND_TIMEOUT", "", default "5s",
         rule "100ms to 1m", live false, secret false;
+    #[doc = "How many connections short commands share. A second one is opened when a command comes while another is under way; what sleeps in Redis has connections of its own."]
+    redis_pool: u64 = "redis.pool", "WASMHOST_REDIS_POOL", "", default "1",
+        rule "1 to 16", live false, secret false;
+    #[doc = "The authorities that may have signed the certificate of a `rediss://` server, in place of the public ones."]
+    redis_ca_file: PathBuf = "redis.ca_file", "WASMHOST_REDIS_CA_FILE", "", default "the public authorities",
+        rule "a readable PEM file; needs a `rediss` URL", live false, secret false;
+    #[doc = "The certificate that this program shows to a `rediss://` server."]
+    redis_cert_file: PathBuf = "redis.cert_file", "WASMHOST_REDIS_CERT_FILE", "", default "none",
+        rule "a readable PEM file; together with `redis.key_file`", live false, secret false;
+    #[doc = "The key of that certificate."]
+    redis_key_file: PathBuf = "redis.key_file", "WASMHOST_REDIS_KEY_FILE", "", default "none",
+        rule "a readable PEM file; together with `redis.cert_file`", live false, secret false;
+    #[doc = "The file that holds the password of the Sentinels; `redis.password_file` is for the server that they name."]
+    redis_sentinel_password_file: PathBuf = "redis.sentinel_password_file", "WASMHOST_REDIS_SENTINEL_PASSWORD_FILE", "", default "none",
+        rule "a readable file; needs a `redis+sentinel` URL", live false, secret false;
     #[doc = "What every Redis key of our own begins with; hosts with the same prefix work together."]
     prefix: String = "prefix", "WASMHOST_PREFIX", "--prefix", default "wasmhost",
         rule "1 to 100 bytes without `:`, space, control characters and `* ? [ ] \\`; one hash tag `{..}` is allowed", live false, secret false;
-    #[doc = "What the node's hashes (`workers:*`, `healthcheck:*`, `application`) begin with; other programs expect nothing."]
+    #[doc = "What the node's hashes (`workers:*`, `healthcheck:*`, `application`) begin with; other programs expect nothing. On a Redis Cluster they begin with `prefix` unless this is given."]
     node_prefix: String = "node_prefix", "WASMHOST_NODE_PREFIX", "--node-prefix", default "empty",
         rule "as `prefix`, or empty", live false, secret false;
     #[doc = "The queues that are served and their share under backlog."]

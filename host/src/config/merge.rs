@@ -11,8 +11,8 @@ use super::value::{Hardening, LogFormat, Queue, Secret, Value};
 use super::{
     COMMAND_TIMEOUT, CONCURRENCY_MAX, CONCURRENCY_PER_CORE, CONNECT_TIMEOUT, Config, DONE_TTL, GRACE,
     HEALTH_CLOCK_SKEW, HEALTH_DISK_MIB, HEALTH_INTERVAL, HEALTH_MEMORY_MIB, HEALTH_STALL, HEARTBEAT_DEFAULT_MAX,
-    Health, LEASE, LEASE_MAX, LEASE_MIN, Limits, Log, MEMORY_MIB, PREFIX, REDIS_URL, Redis, Sandbox, Setting, Sources,
-    readable_by_all,
+    Health, LEASE, LEASE_MAX, LEASE_MIN, Limits, Log, MEMORY_MIB, POOL_MAX, PREFIX, REDIS_URL, Redis, RedisTls,
+    Sandbox, Setting, Sources, readable_by_all,
 };
 use super::{check, redis_url};
 use crate::job::{QUEUE, visible};
@@ -154,6 +154,8 @@ impl Merge<'_> {
         self.note("redis.url", shown.clone(), url_origin);
         self.note("redis.embedded", is_embedded.to_string(), embedded_origin);
         let limits = |d: &Duration| check::between(d, 100 * MILLISECOND, MINUTE);
+        let tls = self.redis_tls(&shown)?;
+        let sentinel_password = self.sentinel_password(&shown)?;
         Ok(Redis {
             url: shown,
             // The private server asks for none: its socket is the user's own.
@@ -171,7 +173,60 @@ impl Merge<'_> {
                 || COMMAND_TIMEOUT,
                 limits,
             )?,
+            pool: check::to_usize(self.take(
+                "redis.pool",
+                |g| g.redis_pool,
+                || 1,
+                |n| check::within(n, 1, POOL_MAX),
+            )?),
+            tls,
+            sentinel_password,
         })
+    }
+
+    fn redis_tls(&mut self, url: &str) -> Result<RedisTls, Error> {
+        let tls = RedisTls {
+            ca_file: self.take_optional("redis.ca_file", |g| g.redis_ca_file.clone()),
+            cert_file: self.take_optional("redis.cert_file", |g| g.redis_cert_file.clone()),
+            key_file: self.take_optional("redis.key_file", |g| g.redis_key_file.clone()),
+        };
+        let is_tls = redis_url::redis_parts(url).is_ok_and(|parts| parts.is_tls);
+        for (key, file, other) in [
+            ("redis.ca_file", &tls.ca_file, None),
+            ("redis.cert_file", &tls.cert_file, Some((&tls.key_file, "redis.key_file"))),
+            ("redis.key_file", &tls.key_file, Some((&tls.cert_file, "redis.cert_file"))),
+        ] {
+            let Some(path) = file else { continue };
+            let rule = match other {
+                _ if !is_tls => format!("but the URL `{url}` is not one of TLS, such as rediss://HOST:PORT"),
+                Some((None, missing)) => format!("but `{missing}` is not given"),
+                _ => match std::fs::File::open(path) {
+                    Ok(_) => continue,
+                    Err(error) => format!("which cannot be read: {error}"),
+                },
+            };
+            return Err(Error::bad(keys::spec(key), &self.origin_of(key), &path.show(), rule));
+        }
+        if let Some(path) = &tls.key_file {
+            self.notes.extend(readable_by_all(path, "key"));
+        }
+        Ok(tls)
+    }
+
+    fn sentinel_password(&mut self, url: &str) -> Result<Option<Secret>, Error> {
+        let key = "redis.sentinel_password_file";
+        let Some(path) = self.take_optional(key, |g| g.redis_sentinel_password_file.clone()) else { return Ok(None) };
+        let origin = self.origin_of(key);
+        if !redis_url::redis_parts(url).is_ok_and(|parts| matches!(parts.way, redis_url::RedisWay::Sentinel(_))) {
+            let rule = format!("but the URL `{url}` names no Sentinels, as redis+sentinel://HOST:PORT/SERVICE does");
+            return Err(Error::bad(keys::spec(key), &origin, &path.show(), rule));
+        }
+        self.password_from(key, &path, &origin).map(Some)
+    }
+
+    /// Where a value that was taken came from.
+    fn origin_of(&self, key: &str) -> Origin {
+        self.settings.iter().find(|setting| setting.key == key).map_or(Origin::Default, |found| found.origin.clone())
     }
 
     /// The URL with its password. `REDIS_ADDR` comes last, because other programs set it for themselves.
@@ -207,7 +262,7 @@ impl Merge<'_> {
                 (password, origin) = (Some(word), named("redis.password"));
             } else if let Some(path) = given.redis_password_file {
                 origin = named("redis.password_file");
-                password = Some(self.password_from(&path, &origin)?);
+                password = Some(self.password_from("redis.password_file", &path, &origin)?);
                 file = Some(path);
             } else if let Some(word) = given.redis_url.as_deref().and_then(|url| redis_url::split(url).ok()?.1) {
                 if from == Origin::Flag {
@@ -238,15 +293,15 @@ impl Merge<'_> {
         Ok(password)
     }
 
-    fn password_from(&mut self, path: &Path, origin: &Origin) -> Result<Secret, Error> {
-        let spec = keys::spec("redis.password_file");
+    fn password_from(&mut self, key: &str, path: &Path, origin: &Origin) -> Result<Secret, Error> {
+        let spec = keys::spec(key);
         let bad = |rule: String| Error::bad(spec, origin, &path.to_string_lossy(), rule);
         let text = std::fs::read_to_string(path).map_err(|error| bad(format!("which cannot be read: {error}")))?;
         let word = text.trim_end();
         if word.is_empty() {
             return Err(bad("which is empty".to_owned()));
         }
-        self.notes.extend(readable_by_all(path));
+        self.notes.extend(readable_by_all(path, "password"));
         Ok(Secret::new(word))
     }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub use error::{Error, Origin};
 pub use keys::{Given, KEYS, KeySpec, OTHER_VARIABLES};
-pub use redis_url::{REDIS_URL, host_and_port};
+pub use redis_url::{REDIS_URL, RedisParts, RedisWay, hosts_and_ports, redis_parts};
 pub use reference::configuration_markdown;
 pub use value::{Environment, Hardening, LogFormat, Queue, Secret, WEIGHT_MAX};
 
@@ -51,6 +51,8 @@ pub const GRACE: Duration = Duration::from_secs(25);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a command that does not wait may take.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most connections that short commands share.
+pub const POOL_MAX: u64 = 16;
 /// Linear memory of one job in MiB.
 pub const MEMORY_MIB: u64 = 64;
 /// How long the record of a finished job is kept.
@@ -185,6 +187,23 @@ pub struct Redis {
     pub connect_timeout: Duration,
     /// How long a command that does not wait may take.
     pub command_timeout: Duration,
+    /// Connections that short commands share.
+    pub pool: usize,
+    /// The files of TLS.
+    pub tls: RedisTls,
+    /// The password of the Sentinels.
+    pub sentinel_password: Option<Secret>,
+}
+
+/// The files of TLS, in PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedisTls {
+    /// Certificates of the authorities that are trusted, in place of the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate of this client.
+    pub cert_file: Option<PathBuf>,
+    /// The key of that certificate.
+    pub key_file: Option<PathBuf>,
 }
 
 /// Log lines.
@@ -309,20 +328,17 @@ fn read_file(path: &Path) -> Result<(Given, Vec<String>), Error> {
     let given = Given::from_toml(&text, path)?;
     let has_secret = given.redis_password.is_some()
         || given.redis_url.as_deref().is_some_and(|url| redis_url::split(url).is_ok_and(|(_, word)| word.is_some()));
-    let notes = if has_secret { readable_by_all(path).into_iter().collect() } else { Vec::new() };
+    let notes = if has_secret { readable_by_all(path, "password").into_iter().collect() } else { Vec::new() };
     Ok((given, notes))
 }
 
-/// A warning when every user of the machine can read a file with a password. Not refused: Kubernetes mounts secrets
+/// A warning when every user of the machine can read a file with a secret. Not refused: Kubernetes mounts secrets
 /// like that.
-fn readable_by_all(path: &Path) -> Option<String> {
+fn readable_by_all(path: &Path, what: &str) -> Option<String> {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path).ok()?.permissions().mode();
     (mode & 0o004 != 0).then(|| {
         let path = visible(&path.to_string_lossy());
-        format!(
-            "every user of this machine can read the password in `{path}` (mode {:04o}); chmod 600 it",
-            mode & 0o7777
-        )
+        format!("every user of this machine can read the {what} in `{path}` (mode {:04o}); chmod 600 it", mode & 0o7777)
     })
 }

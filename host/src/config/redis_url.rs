@@ -5,41 +5,114 @@ use super::value::Secret;
 /// The URL when nobody names one.
 pub const REDIS_URL: &str = "redis://127.0.0.1:6379";
 
+/// Port of a Redis, when a URL names none.
+const REDIS_PORT: u16 = 6379;
+/// Port of a Sentinel, when a URL names none.
+const SENTINEL_PORT: u16 = 26379;
+
+/// Who knows where the server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedisWay<'a> {
+    /// The URL itself.
+    Server,
+    /// Sentinels, which know the master of this service.
+    Sentinel(&'a str),
+    /// Any node of a Cluster.
+    Cluster,
+}
+
+/// The parts of a URL that names hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisParts<'a> {
+    /// Who knows where the server is.
+    pub way: RedisWay<'a>,
+    /// Whether TLS is spoken, also with Sentinels and nodes.
+    pub is_tls: bool,
+    /// `user`, `user:password`, `:password` or nothing; percent-encoded as it stands.
+    pub login: &'a str,
+    /// Every host with its port, or with the usual one; addresses without brackets.
+    pub hosts: Vec<(&'a str, u16)>,
+    /// The database and what follows, without the slash; empty when it is not named.
+    pub database: &'a str,
+}
+
+/// Takes a URL that names hosts apart.
+///
+/// # Errors
+/// The end of a sentence that says what it must be; it repeats nothing of the URL.
+pub fn redis_parts(url: &str) -> Result<RedisParts<'_>, String> {
+    let form = || FORM.to_owned();
+    let (scheme, rest) = url.trim().split_once("://").ok_or_else(form)?;
+    let (family, way) = scheme.split_once('+').unwrap_or((scheme, ""));
+    let is_tls = match family {
+        "redis" => false,
+        "rediss" => true,
+        _ => return Err(form()),
+    };
+    if rest.contains('#') {
+        return Err(
+            "must not end in `#...`: TLS without its checks (`#insecure`) is no TLS; name the file of your own \
+                    authority with `redis.ca_file`"
+                .to_owned(),
+        );
+    }
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let (way, database) = match way {
+        "" => (RedisWay::Server, path),
+        "cluster" if matches!(path, "" | "0") => (RedisWay::Cluster, ""),
+        "cluster" => return Err("must not name a database: a Cluster has only one".to_owned()),
+        "sentinel" => {
+            let (service, database) = path.split_once('/').unwrap_or((path, ""));
+            if service.is_empty() || service.contains(['?', '%']) {
+                return Err("must be redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or .../SERVICE/DB".to_owned());
+            }
+            (RedisWay::Sentinel(service), database)
+        }
+        _ => return Err(form()),
+    };
+    if way == RedisWay::Server && hosts.contains(',') {
+        return Err("must name one host; several are redis+cluster://HOST:PORT,HOST:PORT or \
+                    redis+sentinel://HOST:PORT,HOST:PORT/SERVICE"
+            .to_owned());
+    }
+    let usual = if matches!(way, RedisWay::Sentinel(_)) { SENTINEL_PORT } else { REDIS_PORT };
+    let hosts = hosts.split(',').map(|host| host_and_port(host, usual)).collect::<Option<_>>().ok_or_else(form)?;
+    Ok(RedisParts { way, is_tls, login, hosts, database })
+}
+
+const FORM: &str = "must be a URL such as redis://HOST:PORT/DB, rediss://HOST:PORT, unix:///PATH, \
+                    redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or redis+cluster://HOST:PORT,HOST:PORT";
+
+fn host_and_port(text: &str, usual: u16) -> Option<(&str, u16)> {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, port.parse().ok().filter(|port| *port > 0)?),
+        _ => (text, usual),
+    };
+    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    (!name.is_empty()).then_some((name, port))
+}
+
 /// Splits a URL into what may be shown and the password.
 ///
 /// # Errors
 /// The end of a sentence that says what it must be; it never repeats the password.
 pub(super) fn split(text: &str) -> Result<(String, Option<Secret>), String> {
-    let form = "must be a URL such as redis://HOST:PORT/DB, rediss://HOST:PORT or unix:///PATH";
-    let (scheme, rest) = text.trim().split_once("://").ok_or(form)?;
-    let rest_has_hidden = rest.chars().any(|c| c.is_control() || c.is_whitespace());
-    if rest.is_empty() || rest_has_hidden {
-        return Err(form.to_owned());
+    let text = text.trim();
+    let (scheme, rest) = text.split_once("://").ok_or(FORM)?;
+    if rest.is_empty() || rest.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(FORM.to_owned());
     }
-    match scheme {
-        "redis" | "rediss" => split_network(scheme, rest).ok_or_else(|| form.to_owned()),
-        "unix" | "redis+unix" => Ok(split_socket(scheme, rest)),
-        _ => Err(form.to_owned()),
+    if matches!(scheme, "unix" | "redis+unix") {
+        return Ok(split_socket(scheme, rest));
     }
-}
-
-fn split_network(scheme: &str, rest: &str) -> Option<(String, Option<Secret>)> {
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    let (user_info, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-    if host.is_empty() || host.starts_with(':') {
-        return None;
-    }
-    if let Some((name, port)) = host.rsplit_once(':')
-        && !name.ends_with(':')
-        && !port.contains(']')
-    {
-        port.parse::<u16>().ok().filter(|port| *port > 0)?;
-    }
-    let (user, password) = user_info.split_once(':').map_or((user_info, None), |(user, word)| (user, Some(word)));
-    let user = if user.is_empty() { String::new() } else { format!("{user}@") };
+    let login = redis_parts(text)?.login;
+    let (user, password) = login.split_once(':').map_or((login, None), |(user, word)| (user, Some(word)));
     let password = password.filter(|word| !word.is_empty()).map(|word| Secret::new(percent_decoded(word)));
-    Some((format!("{scheme}://{user}{host}{path}"), password))
+    let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
+    let user = if user.is_empty() { String::new() } else { format!("{user}@") };
+    Ok((format!("{scheme}://{user}{hosts}"), password))
 }
 
 /// A socket's URL carries its password as `?pass=`.
@@ -51,17 +124,12 @@ fn split_socket(scheme: &str, rest: &str) -> (String, Option<Secret>) {
     (format!("{scheme}://{path}{query}"), password.map(|word| Secret::new(percent_decoded(word))))
 }
 
-/// The host (an address without brackets) and the port of a Redis URL; `None` for a socket.
+/// Every host (an address without brackets) and port that a Redis URL names; none for a socket.
 #[must_use]
-pub fn host_and_port(url: &str) -> Option<(String, u16)> {
-    let rest = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://"))?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => (name, port.parse().ok()?),
-        _ => (host, 6379),
-    };
-    Some((name.trim_start_matches('[').trim_end_matches(']').to_owned(), port))
+pub fn hosts_and_ports(url: &str) -> Vec<(String, u16)> {
+    let parts = redis_parts(url).ok();
+    let hosts = parts.iter().flat_map(|parts| &parts.hosts);
+    hosts.map(|(host, port)| ((*host).to_owned(), *port)).collect()
 }
 
 /// A URL as text for a message, whatever is wrong with it: everything that could be a password is `***`.
@@ -105,19 +173,19 @@ pub(super) fn from_address(address: &str) -> String {
 mod tests {
     use super::*;
 
-    fn parts(url: &str) -> (String, Option<String>) {
+    fn parts_of(url: &str) -> (String, Option<String>) {
         let (shown, password) = split(url).unwrap();
         (shown, password.map(|p| p.reveal().to_owned()))
     }
 
     #[test]
     fn the_password_is_taken_out_of_the_url() {
-        assert_eq!(parts("redis://h:1/2"), ("redis://h:1/2".to_owned(), None));
-        assert_eq!(parts("redis://:p%40s@h:1"), ("redis://h:1".to_owned(), Some("p@s".to_owned())));
-        assert_eq!(parts("rediss://u:pw@[::1]:6"), ("rediss://u@[::1]:6".to_owned(), Some("pw".to_owned())));
-        assert_eq!(parts("redis://u@h"), ("redis://u@h".to_owned(), None));
+        assert_eq!(parts_of("redis://h:1/2"), ("redis://h:1/2".to_owned(), None));
+        assert_eq!(parts_of("redis://:p%40s@h:1"), ("redis://h:1".to_owned(), Some("p@s".to_owned())));
+        assert_eq!(parts_of("rediss://u:pw@[::1]:6"), ("rediss://u@[::1]:6".to_owned(), Some("pw".to_owned())));
+        assert_eq!(parts_of("redis://u@h"), ("redis://u@h".to_owned(), None));
         assert_eq!(
-            parts("unix:///run/r.sock?db=1&pass=x%20y"),
+            parts_of("unix:///run/r.sock?db=1&pass=x%20y"),
             ("unix:///run/r.sock?db=1".to_owned(), Some("x y".to_owned()))
         );
     }
@@ -133,13 +201,34 @@ mod tests {
     }
 
     #[test]
-    fn a_url_has_a_host_and_a_port() {
-        let of = |url| host_and_port(url).map(|(host, port)| format!("{host} {port}"));
-        assert_eq!(of("redis://h:1/2").unwrap(), "h 1");
-        assert_eq!(of("rediss://u@[::1]:6").unwrap(), "::1 6");
-        assert_eq!(of("redis://[::1]").unwrap(), "::1 6379");
-        assert_eq!(of("redis://10.0.0.7?x").unwrap(), "10.0.0.7 6379");
-        assert_eq!(of("unix:///run/r.sock"), None);
+    fn a_url_has_hosts_and_ports() {
+        let of = |url| hosts_and_ports(url).iter().map(|(host, port)| format!("{host} {port}")).collect::<Vec<_>>();
+        assert_eq!(of("redis://h:1/2"), ["h 1"]);
+        assert_eq!(of("rediss://u@[::1]:6"), ["::1 6"]);
+        assert_eq!(of("redis://[::1]"), ["::1 6379"]);
+        assert_eq!(of("redis://10.0.0.7?x"), ["10.0.0.7 6379"]);
+        assert_eq!(of("redis+sentinel://a,b:7/main"), ["a 26379", "b 7"]);
+        assert_eq!(of("redis+cluster://a,[::2]:7"), ["a 6379", "::2 7"]);
+        assert!(of("unix:///run/r.sock").is_empty());
+    }
+
+    #[test]
+    fn a_url_of_sentinels_has_a_service_and_a_database() {
+        let parts = redis_parts("rediss+sentinel://me:pw@a:1,b:2/main/3").unwrap();
+        assert_eq!(parts.way, RedisWay::Sentinel("main"));
+        assert_eq!((parts.is_tls, parts.login, parts.database), (true, "me:pw", "3"));
+        let shown = "rediss+sentinel://me@a:1,b:2/main/3".to_owned();
+        assert_eq!(parts_of("rediss+sentinel://me:pw@a:1,b:2/main/3"), (shown, Some("pw".to_owned())));
+        for (bad, why) in [
+            ("redis+sentinel://a:1", "SERVICE"),
+            ("redis+cluster://a:1/3", "database"),
+            ("redis://a:1,b:2", "redis+cluster"),
+            ("rediss://a:1/#insecure", "redis.ca_file"),
+            ("redis+other://a", "redis+sentinel"),
+            ("redis+cluster://a:1,", "redis+cluster"),
+        ] {
+            assert!(split(bad).unwrap_err().contains(why), "{bad}");
+        }
     }
 
     #[test]

@@ -9,8 +9,8 @@ use super::checks::{self, Check, State};
 use crate::clock::format_duration;
 use crate::config::{Config, Setting};
 use crate::job::{StoreId, visible};
-use crate::store::node::NODE_LIVE;
-use crate::store::{Options, Store, embedded};
+use crate::store::node::{NODE_LIVE, ServerFacts};
+use crate::store::{Options, Setup, Store, embedded};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +147,7 @@ async fn server(config: &Config, options: &Options) -> Vec<Finding> {
     let mut findings = Vec::new();
     let facts = store.server_facts().await;
     findings.push(from(checks::redis(store.address(), &facts)));
+    findings.push(setup(&store.setup(), facts.as_ref().ok()));
     if let Ok(facts) = &facts {
         findings.push(from(checks::clock(facts.clock_ahead_ms, &config.health)));
     }
@@ -178,6 +179,30 @@ async fn server(config: &Config, options: &Options) -> Vec<Finding> {
         Err(error) => finding("hosts", State::Error, error.to_string(), "find out who wrote the registry's keys"),
     });
     findings
+}
+
+/// How the server is reached and what stands behind it.
+fn setup(setup: &Setup, facts: Option<&ServerFacts>) -> Finding {
+    let mut parts = vec![if setup.is_tls { "TLS" } else { "no TLS" }.to_owned(), format!("user `{}`", setup.user)];
+    match (&setup.service, &setup.server) {
+        (Some(service), Some(server)) => parts.push(format!("master `{server}` of service `{service}`, by Sentinels")),
+        (None, Some(server)) => parts.push(format!("Cluster, node `{server}` owns the prefix's slot")),
+        _ => {}
+    }
+    if let Some(facts) = facts {
+        let role = if facts.role == "slave" { "replica" } else { &facts.role };
+        parts.push(format!("{role} with {} replicas", facts.n_replicas));
+    }
+    let text = format!("set-up of Redis: {}", parts.join(", "));
+    match facts {
+        Some(facts) if facts.n_replicas == 0 && (setup.service.is_some() || setup.is_cluster) => finding(
+            "redis",
+            State::Warning,
+            text,
+            "start a replica, or a failure of the master is the end of its jobs: docs/redis.md",
+        ),
+        _ => finding("redis", State::Ok, text, ""),
+    }
 }
 
 /// The folder of native code: whoever can write to it can run code as the host.

@@ -8,8 +8,7 @@
 
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-
+use super::peek::Rested;
 use super::script::{self, Lanes, Reply};
 use super::{Error, Store};
 
@@ -35,7 +34,7 @@ impl Ring {
 #[derive(Debug)]
 pub struct Bell {
     store: Store,
-    connection: Option<MultiplexedConnection>,
+    connection: Rested,
 }
 
 impl Bell {
@@ -60,7 +59,7 @@ impl Bell {
         command.arg(timeout.as_secs_f64());
         let answer = link.blocked("a wait at a bell", timeout, connection.send_packed_command(&command)).await?;
         let mut reply = Reply::new(answer, link.address(), "a wait at a bell");
-        self.connection = Some(connection);
+        self.connection.keep(connection);
         if reply.is_empty() {
             return Ok(None);
         }
@@ -74,7 +73,7 @@ impl Store {
     /// A place at the bells; the connection is made by the first [`Bell::wait`].
     #[must_use]
     pub fn bell(&self) -> Bell {
-        Bell { store: self.clone(), connection: None }
+        Bell { store: self.clone(), connection: Rested::of(self) }
     }
 
     /// Wakes one idle host. [`Ring::More`] rings the first of `queues` that has ready jobs, and no other;

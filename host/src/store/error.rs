@@ -44,6 +44,34 @@ pub enum Error {
         /// The server's words.
         reason: String,
     },
+    /// The user may log in, but not do this.
+    #[error("Redis at `{address}` does not let user `{user}` do this ({what}): {reason}")]
+    NotAllowed {
+        /// Where it is.
+        address: String,
+        /// The user.
+        user: String,
+        /// What was asked.
+        what: &'static str,
+        /// The server's words.
+        reason: String,
+    },
+    /// The two sides did not agree on TLS, or its files cannot be used.
+    #[error("no TLS with Redis at `{address}`: {reason}")]
+    Tls {
+        /// Where it is.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// The server belongs to a Cluster, and the keys of this prefix would lie on several nodes.
+    #[error("Redis at `{address}` is a Cluster, and prefix `{prefix}` has no hash tag")]
+    NoHashTag {
+        /// Where it is.
+        address: String,
+        /// The prefix.
+        prefix: String,
+    },
     /// What listens there does not speak Redis.
     #[error("what listens at `{address}` is not a Redis: {reason}")]
     NotRedis {
@@ -124,7 +152,9 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Url { .. } => "write redis://[:password@]host:port[/db] or unix:///path/to/socket".to_owned(),
+            Self::Url { .. } => "write redis://host:port/db, rediss://host:port, unix:///path, \
+                                   redis+sentinel://host:port,host:port/service or redis+cluster://host:port"
+                .to_owned(),
             Self::Unreachable { .. } => {
                 "start redis-server there, name another address with --redis or WASMHOST_REDIS, or use --embedded"
                     .to_owned()
@@ -134,6 +164,17 @@ impl Error {
                     .to_owned()
             }
             Self::Login { .. } => "give the password in a file: --redis-password-file".to_owned(),
+            Self::NotAllowed { .. } => {
+                "grant it with ACL SETUSER; examples/redis/acl has what each role needs, docs/redis.md says how"
+                    .to_owned()
+            }
+            Self::Tls { .. } => {
+                "name your own authority with redis.ca_file, and the server by a name that its certificate has"
+                    .to_owned()
+            }
+            Self::NoHashTag { prefix, .. } => {
+                format!("put it in braces, so that all keys lie on one node: --prefix '{{{prefix}}}'")
+            }
             Self::NotRedis { .. } => "check host and port of the address".to_owned(),
             Self::TooOld { .. } => "use Redis 6.2 or newer, or Valkey".to_owned(),
             Self::Evicts { .. } => "run `redis-cli config set maxmemory-policy noeviction`".to_owned(),

@@ -1,21 +1,21 @@
-//! The connection: one multiplexed socket, made again when it breaks, with a deadline on everything.
+//! The connections: few multiplexed sockets, made again when they break, with a deadline on everything.
 //!
 //! Invariant: a call either answers within its deadline or returns an error that names the address. After a failed
 //! attempt to connect the next one waits a little, longer each time, so that a dead server is not hammered.
 //! Invariant: connections are made in a task of their own, and no lock is held across an await: a caller whose future
 //! is not polled for a while keeps no other caller waiting.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value,
-};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
+use tokio::sync::watch;
 
+use super::place::{Found, Lost, Node, Place, is_tls_trouble};
 use super::{Error, Options};
 
 /// First pause after a failed attempt to connect.
@@ -23,22 +23,93 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause between attempts to connect.
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
 
+/// A connection without anything to do for this long may have been closed: the least `timeout` of a server is 1 s.
+pub(super) const REST: Duration = Duration::from_millis(500);
+/// Most connections that are kept for commands which wait.
+const SPARE_MAX: usize = 16;
+
 /// A script: its text and its SHA-1, computed once.
 pub(super) type Script = LazyLock<redis::Script>;
 
-/// The connection of a store.
+/// The connections of a store.
 pub(super) struct Link {
-    client: Client,
-    address: String,
+    place: Place,
     connect_timeout: Duration,
     command_timeout: Duration,
-    state: Mutex<State>,
+    /// Connections that short commands share; the first idle one is taken, so the later ones may never be made.
+    shared: Vec<Slot>,
+    made_at: Instant,
     /// Counts connections, so that whoever sees one break does not close its successor.
     generation: AtomicU64,
+    /// The server that the last connection was made to, where it is looked for each time.
+    at: watch::Sender<Option<Node>>,
+    /// Connections for commands that wait, while nobody uses them.
+    spare: Mutex<Vec<MultiplexedConnection>>,
+}
+
+/// A place for a connection that commands share.
+#[derive(Default)]
+struct Slot {
+    state: Mutex<State>,
+    /// Commands that are under way.
+    n_under_way: AtomicUsize,
+    /// When the last answer came, in milliseconds since the link was made.
+    answered_ms: AtomicU64,
+}
+
+/// What is sent over a shared connection.
+#[derive(Clone, Copy)]
+enum Request<'a> {
+    Command(&'a Cmd),
+    Pipeline(&'a Pipeline),
+    Script(&'a Script, &'a Cmd),
+}
+
+impl Request<'_> {
+    /// Sends it; the answers of a pipeline are an array, errors of its commands included.
+    async fn send(self, connection: &mut MultiplexedConnection) -> Result<Value, RedisError> {
+        match self {
+            Self::Command(command) => send(connection, command).await,
+            Self::Script(script, command) => evaluate(connection, script, command).await,
+            Self::Pipeline(pipeline) => {
+                connection.send_packed_commands(pipeline, 0, pipeline.len()).await.map(Value::Array)
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change of the state is a single assignment, so a poisoned lock still guards good data.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A connection and its number.
 type Numbered = (u64, MultiplexedConnection);
+
+/// Which shared connection: its place, and its number there.
+#[derive(Clone, Copy)]
+struct Which {
+    slot: usize,
+    generation: u64,
+}
+
+/// Counts a command that is under way.
+struct UnderWay<'a>(&'a Slot);
+
+impl<'a> UnderWay<'a> {
+    fn begin(slot: &'a Slot) -> Self {
+        slot.n_under_way.fetch_add(1, Ordering::Relaxed);
+        Self(slot)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.n_under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 #[derive(Default)]
 struct State {
@@ -51,105 +122,128 @@ struct State {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Link").field("address", &self.address()).finish_non_exhaustive()
     }
 }
 
 impl Link {
     /// Reads the options; connects to nothing yet.
     pub(super) fn new(options: &Options) -> Result<Arc<Self>, Error> {
-        let url = normal_url(&options.url);
-        let bad = |reason: String| Error::Url { url: without_password(&options.url), reason };
-        let client = Client::open(url.as_str()).map_err(|error| bad(words(&error)))?;
-        let info = client.get_connection_info().clone();
-        let mut settings = info.redis_settings().clone();
-        if let Some(password) = &options.password {
-            settings = settings.set_password(password);
-        }
-        let tcp = info.tcp_settings().clone().set_nodelay(true);
-        let address = match info.addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => format!("{host}:{port}"),
-            ConnectionAddr::Unix(path) => path.display().to_string(),
-            other => other.to_string(),
-        };
-        let client = Client::open(info.set_redis_settings(settings).set_tcp_settings(tcp))
-            .map_err(|error| bad(words(&error)))?;
         Ok(Arc::new(Self {
-            client,
-            address,
+            place: Place::new(options)?,
             connect_timeout: options.connect_timeout,
             command_timeout: options.command_timeout,
-            state: Mutex::default(),
+            shared: (0..options.pool.max(1)).map(|_| Slot::default()).collect(),
+            made_at: Instant::now(),
             generation: AtomicU64::new(0),
+            at: watch::Sender::new(None),
+            spare: Mutex::default(),
         }))
     }
 
+    /// What the server is called in texts.
     pub(super) fn address(&self) -> &str {
-        &self.address
+        self.place.name()
+    }
+
+    /// Where the server is.
+    pub(super) const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The server that was connected to last, where it is looked for each time.
+    pub(super) fn at(&self) -> Option<Node> {
+        self.at.borrow().clone()
+    }
+
+    /// Tells when a connection was made to another server than the ones before.
+    pub(super) fn moves(&self) -> watch::Receiver<Option<Node>> {
+        self.at.subscribe()
     }
 
     /// A connection of its own, for calls that block. It has no deadline for answers: the caller sets one.
     pub(super) async fn own(&self) -> Result<MultiplexedConnection, Error> {
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(self.connect_timeout)).set_response_timeout(None);
-        match tokio::time::timeout(
-            self.connect_timeout,
-            self.client.get_multiplexed_async_connection_with_config(&config),
-        )
-        .await
-        {
-            Ok(result) => result.map_err(|error| self.connect_error(&error)),
-            Err(_) => Err(self.unreachable(format!("no connection within {:?}", self.connect_timeout))),
-        }
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let connected = async {
+            let Found { client, at } = self.find().await?;
+            let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+            let mut connection = connection.map_err(|error| self.connect_error(&error, at.as_ref()))?;
+            if let Some(trouble) = self.place.trouble(&mut connection).await {
+                return Err(self.unreachable(trouble));
+            }
+            self.at.send_if_modified(|known| {
+                let has_moved = *known != at;
+                *known = at;
+                has_moved
+            });
+            Ok(connection)
+        };
+        self.connecting(connected).await
     }
 
     /// A connection that listens to channels.
     pub(super) async fn listen(&self, channel: &str) -> Result<redis::aio::PubSub, Error> {
         let subscribed = async {
-            let mut listener = self.client.get_async_pubsub().await?;
-            listener.subscribe(channel).await?;
-            Ok(listener)
+            let Found { client, at } = self.find().await?;
+            let listener = async {
+                let mut listener = client.get_async_pubsub().await?;
+                listener.subscribe(channel).await?;
+                Ok(listener)
+            };
+            listener.await.map_err(|error: RedisError| self.connect_error(&error, at.as_ref()))
         };
-        match tokio::time::timeout(self.connect_timeout, subscribed).await {
-            Ok(result) => result.map_err(|error: RedisError| self.connect_error(&error)),
-            Err(_) => Err(self.unreachable(format!("no connection within {:?}", self.connect_timeout))),
-        }
+        self.connecting(subscribed).await
     }
 
     /// A connection that is told every command the server receives.
     pub(super) async fn monitor(&self) -> Result<redis::aio::Monitor, Error> {
-        match tokio::time::timeout(self.connect_timeout, self.client.get_async_monitor()).await {
-            Ok(result) => result.map_err(|error| self.connect_error(&error)),
-            Err(_) => Err(self.unreachable(format!("no connection within {:?}", self.connect_timeout))),
+        let connected = async {
+            let Found { client, at } = self.find().await?;
+            client.get_async_monitor().await.map_err(|error| self.connect_error(&error, at.as_ref()))
+        };
+        self.connecting(connected).await
+    }
+
+    async fn find(&self) -> Result<Found, Error> {
+        self.place.find().await.map_err(|lost| match lost {
+            Lost::Away(reason) => self.unreachable(reason),
+            Lost::Tls(reason) => self.place.tls_error(reason),
+            Lost::Refused(error) => self.connect_error(&error, None),
+        })
+    }
+
+    async fn connecting<T>(&self, connected: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match tokio::time::timeout(self.connect_timeout, connected).await {
+            Ok(result) => result,
+            Err(_) => {
+                // A server that speaks no TLS waits for the rest of what it takes for a command.
+                let perhaps = if self.place.is_tls() { ", or no TLS there" } else { "" };
+                Err(self.unreachable(format!("no connection within {:?}{perhaps}", self.connect_timeout)))
+            }
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Every change of the state is a single assignment, so a poisoned lock still guards good data.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn connection(self: &Arc<Self>) -> Result<Numbered, Error> {
+    async fn connection(self: &Arc<Self>, slot: usize) -> Result<Numbered, Error> {
         let connecting = {
-            let mut state = self.state();
+            let mut state = self.shared[slot].state();
             if let Some(connection) = &state.connection {
                 return Ok(connection.clone());
             }
-            state.connecting.get_or_insert_with(|| self.connect()).clone()
+            state.connecting.get_or_insert_with(|| self.connect(slot)).clone()
         };
         connecting.await
     }
 
-    /// Makes the connection, in a task of its own.
-    fn connect(self: &Arc<Self>) -> Shared<BoxFuture<'static, Result<Numbered, Error>>> {
+    /// Makes a shared connection, in a task of its own.
+    fn connect(self: &Arc<Self>, slot: usize) -> Shared<BoxFuture<'static, Result<Numbered, Error>>> {
         let link = Arc::clone(self);
         let task = tokio::spawn(async move {
-            let not_before = link.state().not_before;
+            let not_before = link.shared[slot].state().not_before;
             if let Some(not_before) = not_before {
                 tokio::time::sleep_until(not_before.into()).await;
             }
             let result = link.own().await;
-            let mut state = link.state();
+            let mut state = link.shared[slot].state();
             state.connecting = None;
             match result {
                 Ok(connection) => {
@@ -170,17 +264,21 @@ impl Link {
         ended.boxed().shared()
     }
 
-    fn give_up(&self, generation: u64) {
-        let mut state = self.state();
-        if state.connection.as_ref().is_some_and(|(current, _)| *current == generation) {
+    fn give_up(&self, which: Which) {
+        let mut state = self.shared[which.slot].state();
+        if state.connection.as_ref().is_some_and(|(current, _)| *current == which.generation) {
             state.connection = None;
         }
     }
 
+    /// Gives every connection up, so that the next commands look for the server anew.
+    pub(super) fn start_anew(&self) {
+        self.shared.iter().for_each(|slot| slot.state().connection = None);
+    }
+
     /// One command. `what` is for error texts.
     pub(super) async fn command(self: &Arc<Self>, what: &'static str, command: &Cmd) -> Result<Value, Error> {
-        let (generation, mut connection) = self.ready().await?;
-        self.answer(what, generation, send(&mut connection, command)).await
+        self.request(what, Request::Command(command)).await
     }
 
     /// Several commands in one round trip; an error of one of them is an error of all.
@@ -189,19 +287,10 @@ impl Link {
         what: &'static str,
         pipeline: &Pipeline,
     ) -> Result<Vec<Value>, Error> {
-        let (generation, mut connection) = self.ready().await?;
-        let sent = connection.send_packed_commands(pipeline, 0, pipeline.len());
-        let values = self.answer(what, generation, sent).await?;
-        for value in &values {
-            if let Value::ServerError(error) = value {
-                let error = error.clone().into();
-                if is_gone(&error) {
-                    self.give_up(generation);
-                }
-                return Err(self.error(what, &error));
-            }
+        match self.request(what, Request::Pipeline(pipeline)).await? {
+            Value::Array(values) => Ok(values),
+            other => Ok(vec![other]),
         }
-        Ok(values)
     }
 
     /// A script: by its hash, and with its text when the server does not know it (restart, failover, SCRIPT FLUSH).
@@ -211,23 +300,107 @@ impl Link {
         script: &Script,
         command: &Cmd,
     ) -> Result<Value, Error> {
-        let (generation, mut connection) = self.ready().await?;
-        let sent = async {
-            match send(&mut connection, command).await {
-                Err(error) if is_no_script(&error) => {
-                    script.load_async(&mut connection).await?;
-                    send(&mut connection, command).await
-                }
-                other => other,
-            }
-        };
-        self.answer(what, generation, sent).await
+        self.request(what, Request::Script(script, command)).await
     }
 
-    /// The connection, made when there is none.
-    async fn ready(self: &Arc<Self>) -> Result<Numbered, Error> {
+    /// Sends over the shared connection that has the least to do. One that breaks after a rest was most likely closed
+    /// meanwhile, by the server's `timeout` or something between: the request is sent once more, over a new one.
+    async fn request(self: &Arc<Self>, what: &'static str, request: Request<'_>) -> Result<Value, Error> {
+        let load = |slot: &usize| self.shared[*slot].n_under_way.load(Ordering::Relaxed);
+        let slot = (0..self.shared.len()).min_by_key(load).unwrap_or(0);
+        let _under_way = UnderWay::begin(&self.shared[slot]);
+        let has_rested = self.shared[slot].state().connection.is_some() && self.rest_of(slot) > REST;
+        match self.request_on(slot, what, request).await {
+            Err(Error::Unreachable { .. }) if has_rested => self.request_on(slot, what, request).await,
+            other => other,
+        }
+    }
+
+    async fn request_on(
+        self: &Arc<Self>,
+        slot: usize,
+        what: &'static str,
+        request: Request<'_>,
+    ) -> Result<Value, Error> {
+        let (generation, mut connection) = self.ready(slot).await?;
+        let which = Which { slot, generation };
+        let answer = self.answer(what, which, request.send(&mut connection)).await?;
+        self.shared[slot].answered_ms.store(self.age_ms(), Ordering::Relaxed);
+        let parts: &[Value] = match (request, &answer) {
+            (Request::Pipeline(_), Value::Array(values)) => values,
+            _ => &[],
+        };
+        for value in parts {
+            if let Value::ServerError(error) = value {
+                let error = error.clone().into();
+                if self.is_gone(&error) {
+                    self.give_up(which);
+                }
+                return Err(self.error(what, &error));
+            }
+        }
+        Ok(answer)
+    }
+
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.made_at.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How long a shared connection has had nothing to do.
+    fn rest_of(&self, slot: usize) -> Duration {
+        Duration::from_millis(self.age_ms().saturating_sub(self.shared[slot].answered_ms.load(Ordering::Relaxed)))
+    }
+
+    /// A script on a connection that nobody shares, and then the wait until that many replicas have what it wrote:
+    /// its answer, and how many have it.
+    pub(super) async fn script_and_wait(
+        &self,
+        what: &'static str,
+        script: &Script,
+        command: &Cmd,
+        n_replicas: u32,
+        timeout: Duration,
+    ) -> Result<(Value, u32), Error> {
+        let spare = self.spare().pop();
+        // A spare connection may have been closed meanwhile; then the script goes once more over a new one.
+        if let Some(mut connection) = spare {
+            match self.in_time(what, evaluate(&mut connection, script, command)).await {
+                Err(Error::Unreachable { .. }) => {}
+                other => return self.wait_after(connection, other?, n_replicas, timeout).await,
+            }
+        }
+        let mut connection = self.own().await?;
+        let answer = self.in_time(what, evaluate(&mut connection, script, command)).await?;
+        self.wait_after(connection, answer, n_replicas, timeout).await
+    }
+
+    async fn wait_after(
+        &self,
+        mut connection: MultiplexedConnection,
+        answer: Value,
+        n_replicas: u32,
+        timeout: Duration,
+    ) -> Result<(Value, u32), Error> {
+        let mut wait = redis::cmd("WAIT");
+        // 0 would wait for ever.
+        wait.arg(n_replicas).arg(timeout.as_millis().max(1).min(u128::from(u32::MAX)) as u64);
+        let n_acknowledged: u32 =
+            self.blocked("a wait for replicas", timeout, wait.query_async(&mut connection)).await?;
+        let mut spare = self.spare();
+        if spare.len() < SPARE_MAX {
+            spare.push(connection);
+        }
+        Ok((answer, n_acknowledged))
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<MultiplexedConnection>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A shared connection, made when there is none.
+    async fn ready(self: &Arc<Self>, slot: usize) -> Result<Numbered, Error> {
         let limit = self.connect_timeout.saturating_add(BACKOFF_LAST);
-        match tokio::time::timeout(limit, self.connection()).await {
+        match tokio::time::timeout(limit, self.connection(slot)).await {
             Ok(result) => result,
             Err(_) => Err(self.unreachable(format!("no connection within {limit:?}"))),
         }
@@ -237,21 +410,21 @@ impl Link {
     async fn answer<T>(
         &self,
         what: &'static str,
-        generation: u64,
+        which: Which,
         sent: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, Error> {
         match tokio::time::timeout(self.command_timeout, sent).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
-                if is_gone(&error) {
-                    self.give_up(generation);
+                if self.is_gone(&error) {
+                    self.give_up(which);
                 }
                 Err(self.error(what, &error))
             }
             Err(_) => {
                 // The answer may still come; a fresh connection keeps others from waiting behind it.
-                self.give_up(generation);
-                Err(Error::TimedOut { address: self.address.clone(), what, after: self.command_timeout })
+                self.give_up(which);
+                Err(self.timed_out(what, self.command_timeout))
             }
         }
     }
@@ -275,46 +448,103 @@ impl Link {
         let after = timeout.saturating_add(self.command_timeout);
         match tokio::time::timeout(after, sent).await {
             Ok(result) => result.map_err(|error| self.error(what, &error)),
-            Err(_) => Err(Error::TimedOut { address: self.address.clone(), what, after }),
+            Err(_) => Err(self.timed_out(what, after)),
         }
     }
 
     fn unreachable(&self, reason: String) -> Error {
-        Error::Unreachable { address: self.address.clone(), reason }
+        Error::Unreachable { address: self.address().to_owned(), reason }
     }
 
-    fn connect_error(&self, error: &RedisError) -> Error {
-        let address = self.address.clone();
+    fn timed_out(&self, what: &'static str, after: Duration) -> Error {
+        Error::TimedOut { address: self.address().to_owned(), what, after }
+    }
+
+    fn connect_error(&self, error: &RedisError, at: Option<&Node>) -> Error {
+        let address = self.address().to_owned();
         let code = error.code().unwrap_or_default();
-        if error.kind() == ErrorKind::AuthenticationFailed || matches!(code, "WRONGPASS" | "NOAUTH" | "NOPERM") {
-            return Error::Login { address, reason: login_words(error) };
+        if error.kind() == ErrorKind::AuthenticationFailed || matches!(code, "WRONGPASS" | "NOAUTH") {
+            return self.login_error(error);
         }
         match error.kind() {
+            _ if self.place.is_tls() && is_tls_trouble(error) => self.place.tls_error(words(error)),
+            // A key that does not belong to its certificate.
+            ErrorKind::InvalidClientConfig => self.place.tls_error(words(error)),
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Error::NotRedis { address, reason: words(error) },
+            ErrorKind::Server(ServerErrorKind::NoPerm) => self.not_allowed("to connect", error),
             ErrorKind::Server(ServerErrorKind::ResponseError) => {
                 Error::Server { address, what: "the connection", reason: words(error) }
             }
-            _ => self.unreachable(words(error)),
+            _ => {
+                let at = at.map(|at| format!("{at}: ")).unwrap_or_default();
+                let perhaps = self.place.perhaps(error);
+                self.unreachable(format!("{at}{}{perhaps}", words(error)))
+            }
         }
     }
 
     /// What an error of the crate means to a caller.
     pub(super) fn error(&self, what: &'static str, error: &RedisError) -> Error {
-        let address = self.address.clone();
+        let address = self.address().to_owned();
         match (error.kind(), error.code().unwrap_or_default()) {
             (_, "OOM") => Error::Full { address, what },
-            (_, "NOAUTH" | "WRONGPASS" | "NOPERM") => Error::Login { address, reason: login_words(error) },
+            (_, "NOAUTH" | "WRONGPASS") => self.login_error(error),
+            (ErrorKind::Server(ServerErrorKind::NoPerm), _) => self.not_allowed(what, error),
             (ErrorKind::Parse, _) => Error::NotRedis { address, reason: words(error) },
             (_, "QUEUEFULL") => Error::QueueFull(error.detail().unwrap_or("the queue is full").to_owned()),
             (_, "REFUSED") => {
                 Error::Server { address, what, reason: error.detail().unwrap_or("no reason given").to_owned() }
             }
-            (_, code) if is_gone(error) => {
+            _ if self.place.is_tls() && is_tls_trouble(error) => self.place.tls_error(words(error)),
+            (_, code) if self.is_gone(error) => {
                 let reason = if code.is_empty() { words(error) } else { format!("the server says {}", words(error)) };
                 self.unreachable(reason)
             }
             _ => Error::Server { address, what, reason: words(error) },
         }
+    }
+
+    fn login_error(&self, error: &RedisError) -> Error {
+        let user = self.place.user();
+        // The server's own words never repeat the password, but neither do they say more than this.
+        let reason = match error.code() {
+            Some("NOAUTH") => "it wants a password, none was given".to_owned(),
+            _ => format!("wrong password for user `{user}`, or no such user"),
+        };
+        Error::Login { address: self.address().to_owned(), reason }
+    }
+
+    fn not_allowed(&self, what: &'static str, error: &RedisError) -> Error {
+        let reason = crate::job::visible(error.detail().unwrap_or_default());
+        Error::NotAllowed { address: self.address().to_owned(), user: self.place.user().to_owned(), what, reason }
+    }
+
+    /// Whether trying again on a new connection, or later, is what helps.
+    fn is_gone(&self, error: &RedisError) -> bool {
+        use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
+        if let Some((address, _)) = error.redirect_node() {
+            self.place.prefer(address);
+        }
+        error.is_io_error()
+            || error.is_connection_dropped()
+            || error.is_unrecoverable_error()
+            || matches!(
+                error.kind(),
+                ErrorKind::Server(BusyLoading | MasterDown | ReadOnly | Moved | Ask | TryAgain | ClusterDown)
+            )
+            // A blocked connection of a server that has become a replica; a master that has too few of them.
+            || matches!(error.code(), Some("UNBLOCKED" | "NOREPLICAS"))
+    }
+}
+
+/// A script by its hash, and again with its text when the server does not know it.
+async fn evaluate(connection: &mut MultiplexedConnection, script: &Script, command: &Cmd) -> Result<Value, RedisError> {
+    match send(connection, command).await {
+        Err(error) if is_no_script(&error) => {
+            script.load_async(connection).await?;
+            send(connection, command).await
+        }
+        other => other,
     }
 }
 
@@ -324,19 +554,6 @@ async fn send(connection: &mut MultiplexedConnection, command: &Cmd) -> Result<V
         Value::ServerError(error) => Err(error.into()),
         value => Ok(value),
     }
-}
-
-/// Whether trying again on a new connection, or later, is what helps.
-fn is_gone(error: &RedisError) -> bool {
-    error.is_io_error()
-        || error.is_connection_dropped()
-        || error.is_unrecoverable_error()
-        || matches!(
-            error.kind(),
-            ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::ReadOnly)
-        )
-        // A blocked connection of a server that has become a replica.
-        || error.code() == Some("UNBLOCKED")
 }
 
 pub(super) fn is_wrong_type(error: &RedisError) -> bool {
@@ -353,28 +570,8 @@ pub(super) fn is_no_script(error: &RedisError) -> bool {
 }
 
 /// The crate's words without what it repeats.
-fn words(error: &RedisError) -> String {
+pub(super) fn words(error: &RedisError) -> String {
     crate::job::visible(error.to_string().trim())
-}
-
-/// The server's words on a login, which never repeat the password.
-fn login_words(error: &RedisError) -> String {
-    match error.code() {
-        Some("NOAUTH") => "it wants a password, none was given".to_owned(),
-        Some("NOPERM") => format!("the user may not do this: {}", error.detail().unwrap_or_default()),
-        _ => "wrong user or password".to_owned(),
-    }
-}
-
-/// Accepts `host:port` and a socket's path beside URLs.
-fn normal_url(url: &str) -> String {
-    if url.contains("://") {
-        url.to_owned()
-    } else if url.starts_with('/') {
-        format!("unix://{url}")
-    } else {
-        format!("redis://{url}")
-    }
 }
 
 /// The URL with `***` in place of a password, for texts.

@@ -18,6 +18,7 @@ mod list;
 mod measure;
 pub mod node;
 mod peek;
+mod place;
 mod purge;
 mod queue_settings;
 mod reconcile;
@@ -36,7 +37,7 @@ use self::link::Link;
 
 pub use self::bell::{Bell, Ring};
 pub use self::cancel::Cancelled;
-pub use self::enqueue::Enqueued;
+pub use self::enqueue::{Enqueued, Replicas};
 pub use self::error::Error;
 pub use self::jumpscripts::{Adopted, Index, NewJumpscript, Published};
 pub use self::list::{Filter, LOOKED_MAX, Listed, PAGE_MAX, Page, TimeOf};
@@ -50,6 +51,7 @@ pub use self::script::PRODUCER_SCRIPT;
 pub use self::sweep::{Swept, Watched};
 pub use self::turn::{End, LEASE_MAX, Lease, Lost, QueueShare, Reservation, Reserve, SetAside, Settle, Settled, Turn};
 use crate::clock::Timestamp;
+use crate::config::RedisTls;
 use crate::job::StoreId;
 
 /// Most jobs one reserve hands out.
@@ -81,18 +83,26 @@ pub const SCAN_MAX: u32 = 100;
 /// Where Redis is and under which names we work there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Options {
-    /// `redis://[user:password@]host:port[/db]`, `unix:///path`, or `host:port`.
+    /// `redis://[user:password@]host:port[/db]`, `rediss://` for TLS, `unix:///path`, `host:port`,
+    /// `redis+sentinel://host:port,host:port/service[/db]` or `redis+cluster://host:port,host:port`.
     pub url: String,
     /// A password from elsewhere; it wins over the URL's.
     pub password: Option<String>,
     /// What every key of ours begins with.
     pub prefix: String,
-    /// What the node's hashes (`workers:*`) begin with; other programs read them, so normally nothing.
+    /// What the node's hashes (`workers:*`) begin with; other programs read them, so normally nothing. On a Cluster
+    /// nothing means the prefix.
     pub node_prefix: String,
     /// Time for a connection to stand.
     pub connect_timeout: Duration,
     /// Time for an answer.
     pub command_timeout: Duration,
+    /// Connections that short commands share, at least one.
+    pub pool: usize,
+    /// The files of TLS, for a URL that asks for it.
+    pub tls: RedisTls,
+    /// The password of Sentinels.
+    pub sentinel_password: Option<String>,
 }
 
 impl Default for Options {
@@ -104,6 +114,9 @@ impl Default for Options {
             node_prefix: String::new(),
             connect_timeout: Duration::from_secs(5),
             command_timeout: Duration::from_secs(5),
+            pool: 1,
+            tls: RedisTls::default(),
+            sentinel_password: None,
         }
     }
 }
@@ -134,8 +147,30 @@ impl Store {
     pub async fn connect(id: StoreId, options: &Options) -> Result<Self, Error> {
         let keys = Keys::new(&options.prefix, &options.node_prefix).map_err(Error::Refused)?;
         let link = Link::new(options)?;
-        let notes = server::check(&link, &keys).await?;
+        let notes = server::check(&link).await?;
+        let keys = if link.place().is_cluster() { cluster_keys(options, keys)? } else { keys };
+        server::check_layout(&link, &keys).await?;
         Ok(Self { id, link, keys: Arc::new(keys), notes: Arc::new(notes), at: None })
+    }
+
+    /// Whether the server belongs to a Redis Cluster, where all keys must share the prefix's hash tag.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.link.place().is_cluster()
+    }
+
+    /// What the set-up of the server is.
+    #[must_use]
+    pub fn setup(&self) -> Setup {
+        let place = self.link.place();
+        Setup {
+            is_tls: place.is_tls(),
+            user: place.user().to_owned(),
+            service: place.service().map(str::to_owned),
+            is_cluster: place.is_cluster(),
+            server: self.link.at().map(|node| node.to_string()),
+            servers: place.nodes().iter().chain(&self.link.at()).map(place::Node::parts).collect(),
+        }
     }
 
     /// Which of the host's stores this is.
@@ -178,6 +213,37 @@ impl Store {
     pub fn at(&self, now: Timestamp) -> Self {
         Self { at: Some(now), ..self.clone() }
     }
+}
+
+/// The keys on a Cluster: those of the node take the prefix, too, because the scripts touch both.
+fn cluster_keys(options: &Options, keys: Keys) -> Result<Keys, Error> {
+    let (prefix, node_prefix) = (&options.prefix, &options.node_prefix);
+    if node_prefix.is_empty() {
+        return Keys::new(prefix, prefix).map_err(Error::Refused);
+    }
+    if place::hash_tag(node_prefix) != place::hash_tag(prefix) {
+        return Err(Error::Refused(format!(
+            "on a Cluster the node prefix `{node_prefix}` needs the hash tag of prefix `{prefix}`, or leave it out"
+        )));
+    }
+    Ok(keys)
+}
+
+/// What the set-up of a store's server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Whether TLS is spoken.
+    pub is_tls: bool,
+    /// The user who logs in.
+    pub user: String,
+    /// The service that Sentinels know the master of.
+    pub service: Option<String>,
+    /// Whether the server is a node of a Cluster.
+    pub is_cluster: bool,
+    /// The server that was connected to last, when it is looked for each time.
+    pub server: Option<String>,
+    /// Host and port of everything that is known: the server, its Sentinels, the nodes of its Cluster.
+    pub servers: Vec<(String, u16)>,
 }
 
 /// A fresh lease token: 32 hexadecimal digits.

@@ -177,6 +177,8 @@ pub struct ServerFacts {
     pub is_loading: bool,
     /// `master` or `slave`.
     pub role: String,
+    /// Replicas that are connected.
+    pub n_replicas: u64,
     /// Seconds since it started.
     pub uptime_s: u64,
 }
@@ -445,6 +447,7 @@ fn facts_of(info: &str) -> ServerFacts {
         unsaved_changes: number("rdb_changes_since_last_save"),
         is_loading: text("loading") == "1",
         role: text("role").to_owned(),
+        n_replicas: number("connected_slaves"),
         uptime_s: number("uptime_in_seconds"),
     }
 }

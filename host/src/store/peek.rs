@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
+use tokio::sync::watch;
 
-use super::link::{is_no_script, is_wrong_type, with_jitter};
+use super::link::{REST, is_no_script, is_wrong_type, with_jitter};
+use super::place::Node;
 use super::script::{self, Reply};
 use super::{Error, Reservation, Reserve, Store};
 use crate::job::JobId;
@@ -21,7 +23,7 @@ use crate::job::JobId;
 pub struct Peek {
     store: Store,
     queue: String,
-    connection: Option<MultiplexedConnection>,
+    connection: Rested,
     sleeper: Arc<Sleeper>,
 }
 
@@ -50,7 +52,19 @@ impl PeekStop {
     pub async fn stop(&self) -> Result<(), Error> {
         // The peek stores its number before it looks at the flag: one of the two sees the other.
         self.sleeper.is_stopped.store(true, Ordering::SeqCst);
-        self.tell("the end of a peek", &["KILL", "ID"]).await
+        let what = "the end of a peek";
+        match self.tell(what, &["KILL", "ID"]).await {
+            // A user of the worker's role may not kill. A wake does, but only once the sleep has begun.
+            Err(Error::NotAllowed { .. }) => {}
+            other => return other.map(drop),
+        }
+        for pause_ms in [0, 1, 5, 20, 100] {
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            if self.tell(what, &["UNBLOCK"]).await? != 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Has the server end the sleep at once, as if its time were up: [`Peek::wait`] returns, with what its reserve
@@ -59,15 +73,19 @@ impl PeekStop {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn wake(&self) -> Result<(), Error> {
-        self.tell("the wake of a peek", &["UNBLOCK"]).await
+        self.tell("the wake of a peek", &["UNBLOCK"]).await.map(drop)
     }
 
-    async fn tell(&self, what: &'static str, words: &[&str]) -> Result<(), Error> {
+    /// Has the server do something with the sleeping connection; whether it did.
+    async fn tell(&self, what: &'static str, words: &[&str]) -> Result<i64, Error> {
         let client = self.sleeper.client.load(Ordering::SeqCst);
-        if client != 0 {
-            self.store.link.command(what, redis::cmd("CLIENT").arg(words).arg(client)).await?;
+        if client == 0 {
+            return Ok(1);
         }
-        Ok(())
+        match self.store.link.command(what, redis::cmd("CLIENT").arg(words).arg(client)).await? {
+            Value::Int(n) => Ok(n),
+            _ => Ok(1),
+        }
     }
 }
 
@@ -95,7 +113,7 @@ impl Peek {
 
     /// Closes the connection until the next sleep.
     pub fn close(&mut self) {
-        self.connection = None;
+        self.connection.close();
         self.sleeper.client.store(0, Ordering::SeqCst);
     }
 
@@ -145,7 +163,7 @@ impl Peek {
             _ => true,
         };
         let Some((reserve, lanes)) = reserve.zip(lanes) else {
-            self.connection = Some(connection);
+            self.connection.keep(connection);
             return Ok(Peeked { has_woken, reservation: None });
         };
         let answer = match answers.next().unwrap_or_default() {
@@ -159,7 +177,7 @@ impl Peek {
                 link.script("a peek", &script::TURN, call.command()).await?
             }
             answer => {
-                self.connection = Some(connection);
+                self.connection.keep(connection);
                 answer
             }
         };
@@ -209,6 +227,7 @@ pub enum Signal {
 pub struct Signals {
     store: Store,
     stream: Option<redis::aio::PubSubStream>,
+    moves: Moves,
     pause: Duration,
     /// When the subscription was made.
     since: Instant,
@@ -241,7 +260,15 @@ impl Signals {
                     }
                 }
             };
-            match stream.next().await {
+            let message = tokio::select! {
+                message = stream.next() => message,
+                // The old server may live on, and say nothing for ever.
+                () = self.moves.wait() => {
+                    self.stream = None;
+                    continue;
+                }
+            };
+            match message {
                 Some(message) => {
                     if let Some(signal) = parse(message.get_payload_bytes()) {
                         return signal;
@@ -267,6 +294,57 @@ impl Signals {
     }
 }
 
+/// Whether the store has turned to another server since it was asked last.
+#[derive(Debug)]
+pub(super) struct Moves(watch::Receiver<Option<Node>>);
+
+impl Moves {
+    pub(super) fn of(store: &Store) -> Self {
+        Self(store.link.moves())
+    }
+
+    fn have_come(&mut self) -> bool {
+        let has_changed = self.0.has_changed().unwrap_or(false);
+        self.0.mark_unchanged();
+        has_changed
+    }
+
+    async fn wait(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// A connection between two sleeps. One that has rested for long may be closed, and one to a server that was left
+/// would sleep there: neither is used again.
+#[derive(Debug)]
+pub(super) struct Rested {
+    kept: Option<(Instant, MultiplexedConnection)>,
+    moves: Moves,
+}
+
+impl Rested {
+    pub(super) fn of(store: &Store) -> Self {
+        Self { kept: None, moves: Moves::of(store) }
+    }
+
+    pub(super) fn keep(&mut self, connection: MultiplexedConnection) {
+        self.kept = Some((Instant::now(), connection));
+    }
+
+    fn close(&mut self) {
+        self.kept = None;
+    }
+
+    /// The connection, if it is good.
+    pub(super) fn take(&mut self) -> Option<MultiplexedConnection> {
+        let has_moved = self.moves.have_come();
+        let (since, connection) = self.kept.take()?;
+        (!has_moved && since.elapsed() < REST).then_some(connection)
+    }
+}
+
 /// A message of the channel; what is not understood comes from a newer host and is skipped.
 fn parse(message: &[u8]) -> Option<Signal> {
     let (word, rest) = std::str::from_utf8(message).ok()?.split_once(' ')?;
@@ -287,12 +365,14 @@ impl Store {
     /// A blocking peek at `queue`; the connection is made by the first [`Peek::wait`].
     #[must_use]
     pub fn peek(&self, queue: &str) -> Peek {
-        Peek { store: self.clone(), queue: queue.to_owned(), connection: None, sleeper: Arc::default() }
+        let connection = Rested::of(self);
+        Peek { store: self.clone(), queue: queue.to_owned(), connection, sleeper: Arc::default() }
     }
 
     /// The wake channel; the connection is made by the first [`Signals::next`].
     #[must_use]
     pub fn subscribe(&self) -> Signals {
-        Signals { store: self.clone(), stream: None, pause: PAUSES.0, since: Instant::now() }
+        let moves = Moves::of(self);
+        Signals { store: self.clone(), stream: None, moves, pause: PAUSES.0, since: Instant::now() }
     }
 }

@@ -105,16 +105,21 @@ pub(super) struct Call {
 impl Call {
     /// The head: keys and queues. `more` are keys behind the queues' (scripts that take any have no queues).
     pub(super) fn new(script: &Script, keys: &Keys, at: Option<Timestamp>, lanes: &Lanes<'_>, more: &[String]) -> Self {
+        let jumpscripts = [keys.route(), keys.rev(), keys.keep(), keys.scripts_by_name()];
+        Self::with_head(script, keys, jumpscripts, at, lanes, more)
+    }
+
+    fn with_head(
+        script: &Script,
+        keys: &Keys,
+        jumpscripts: [String; 4],
+        at: Option<Timestamp>,
+        lanes: &Lanes<'_>,
+        more: &[String],
+    ) -> Self {
         let mut command = redis::cmd("EVALSHA");
         command.arg(script.get_hash()).arg(7 + lanes.0.len() * PARTS.len() + more.len());
-        command
-            .arg(keys.prefix())
-            .arg(keys.wake())
-            .arg(keys.queues())
-            .arg(keys.route())
-            .arg(keys.rev())
-            .arg(keys.keep())
-            .arg(keys.scripts_by_name());
+        command.arg(keys.prefix()).arg(keys.wake()).arg(keys.queues()).arg(&jumpscripts);
         for queue in &lanes.0 {
             for key in keys.queue(queue) {
                 command.arg(key);
@@ -194,6 +199,12 @@ impl Store {
     /// The head of a call of this store.
     pub(super) fn call(&self, script: &Script, lanes: &Lanes<'_>, more: &[String]) -> Call {
         Call::new(script, &self.keys, self.at, lanes, more)
+    }
+
+    /// The head of a call that touches no jumpscripts, and so needs no permission for their keys.
+    pub(super) fn call_without_jumpscripts(&self, script: &Script, lanes: &Lanes<'_>) -> Call {
+        let jumpscripts = std::array::from_fn(|_| self.keys.prefix().to_owned());
+        Call::with_head(script, &self.keys, jumpscripts, self.at, lanes, &[])
     }
 
     /// Sends a call whose repetition does no harm: when the connection breaks, once more on a new one.

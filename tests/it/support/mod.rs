@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, reason = "the support module is a small library inside the one test binary")]
 #![allow(dead_code, reason = "a helper may wait for its second user")]
 
+pub mod certificates;
 pub mod dice;
 pub mod docs;
 pub mod foreign;

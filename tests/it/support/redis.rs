@@ -15,6 +15,8 @@ use redis::aio::MultiplexedConnection;
 use wasmhost::job::StoreId;
 use wasmhost::store::{Options, Store};
 
+use super::certificates::Certificates;
+
 /// Starts the server, says its pid, and kills it when standard input closes.
 const KEEPER: &str =
     r#""$@" & pid=$!; echo "pid $pid"; read -r _; kill -9 "$pid" 2>/dev/null; wait "$pid" 2>/dev/null"#;
@@ -27,10 +29,18 @@ pub struct RedisServer {
 
 /// What belongs to a server that the tests started themselves.
 struct Own {
-    port: u16,
-    arguments: Vec<String>,
+    start: Start,
     dir: tempfile::TempDir,
     running: Mutex<Option<Running>>,
+}
+
+/// How a server of the tests is started, and started again.
+#[derive(Clone)]
+struct Start {
+    program: PathBuf,
+    port: u16,
+    is_sentinel: bool,
+    arguments: Vec<String>,
 }
 
 struct Running {
@@ -46,20 +56,47 @@ impl RedisServer {
         Self::start_with(&[])
     }
 
-    /// A private server with further options, for example `&["--appendonly", "yes"]`.
+    /// A private server with further options, for example `&["--appendonly", "yes"]`. `{port}` in one of them is its
+    /// port, `{bus}` a second free one, `{dir}` its directory.
     #[must_use]
     pub fn start_with(arguments: &[&str]) -> Self {
-        let arguments: Vec<String> = arguments.iter().map(|&a| a.to_owned()).collect();
+        Self::start_program(program(), false, arguments)
+    }
+
+    /// A private server that speaks TLS only, and its URL says so; other programs reach it by its socket.
+    #[must_use]
+    pub fn start_tls(certificates: &Certificates, arguments: &[&str]) -> Self {
+        let file = |name: &str| certificates.path(name).display().to_string();
+        let (cert, key, ca) = (file("server.crt"), file("server.key"), file("ca.crt"));
+        let tls = ["--port", "0", "--tls-port", "{port}", "--tls-cert-file", &cert, "--tls-key-file", &key];
+        let all = [&tls, ["--tls-ca-cert-file", &ca].as_slice(), arguments].concat();
+        let server = Self::start_with(&all);
+        Self { url: server.url.replace("redis://", "rediss://"), ..server }
+    }
+
+    /// A Sentinel that watches nothing yet.
+    #[must_use]
+    pub fn start_sentinel() -> Self {
+        Self::start_program(program(), true, &[])
+    }
+
+    /// Any program that takes redis-server's options.
+    #[must_use]
+    pub fn start_program(program: PathBuf, is_sentinel: bool, arguments: &[&str]) -> Self {
         // Another process may take the port between asking for a free one and using it.
         for _ in 0..20 {
-            let port = free_port();
-            let dir = tempfile::tempdir().expect("a temporary directory");
-            if let Ok(running) = launch(port, dir.path(), &arguments) {
-                let own = Own { port, arguments, dir, running: Mutex::new(Some(running)) };
+            let (port, dir) = (free_port(), tempfile::tempdir().expect("a temporary directory"));
+            let (bus, folder) = (free_port().to_string(), dir.path().display().to_string());
+            let fill =
+                |a: &&str| a.replace("{port}", &port.to_string()).replace("{bus}", &bus).replace("{dir}", &folder);
+            let arguments = arguments.iter().map(fill).collect();
+            let start = Start { program: program.clone(), port, is_sentinel, arguments };
+            if let Ok(running) = launch(&start, dir.path()) {
+                let own = Own { start, dir, running: Mutex::new(Some(running)) };
                 return Self { url: format!("redis://127.0.0.1:{port}"), own: Some(own) };
             }
         }
-        panic!("redis-server does not start; try it by hand: redis-server --port 0");
+        panic!("{} does not start; try it by hand with --port 0", program.display());
     }
 
     /// The server that tests share when they need nothing special: `REDIS_ADDR`, or one private server per process.
@@ -84,7 +121,7 @@ impl RedisServer {
     /// The port of a private server.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.own().port
+        self.own().start.port
     }
 
     /// The directory of a private server.
@@ -116,7 +153,7 @@ impl RedisServer {
         let own = self.own();
         let mut running = own.running.lock().unwrap();
         running.take();
-        *running = Some(launch(own.port, own.dir.path(), &own.arguments).expect("the server starts again"));
+        *running = Some(launch(&own.start, own.dir.path()).expect("the server starts again"));
     }
 
     /// Stops a private server's process without ending it (SIGSTOP): connections stay, nobody answers.
@@ -145,7 +182,13 @@ impl RedisServer {
 
     /// A raw connection, for what other programs do.
     pub async fn raw(&self) -> MultiplexedConnection {
-        let client = redis::Client::open(self.url.as_str()).expect("the URL of a test server");
+        let url = match &self.own {
+            Some(own) if self.url.starts_with("rediss:") => {
+                format!("unix://{}", own.dir.path().join("redis.sock").display())
+            }
+            _ => self.url.clone(),
+        };
+        let client = redis::Client::open(url.as_str()).expect("the URL of a test server");
         let config = redis::AsyncConnectionConfig::new()
             .set_response_timeout(Some(Duration::from_secs(30)))
             .set_connection_timeout(Some(Duration::from_secs(10)));
@@ -176,28 +219,43 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
 }
 
-/// The server's program: on the path, or where `make setup` puts it.
-fn program() -> PathBuf {
+/// A program on the path, or where `make setup` puts it.
+#[must_use]
+pub fn find_program(names: &[&str]) -> Option<PathBuf> {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin");
-    let names = ["redis-server", "valkey-server"];
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain([tools])
-        .flat_map(|dir| names.map(|name| dir.join(name)))
+        .flat_map(|dir| names.iter().map(move |name| dir.join(name)).collect::<Vec<_>>())
         .find(|program| program.is_file())
-        .expect("redis-server is installed (run `make setup`)")
+}
+
+/// The server's program: on the path, or where `make setup` puts it.
+fn program() -> PathBuf {
+    find_program(&["redis-server", "valkey-server"]).expect("redis-server is installed (run `make setup`)")
 }
 
 /// Starts a server and waits for its own word that it is ready.
-fn launch(port: u16, dir: &Path, arguments: &[String]) -> Result<Running, String> {
-    let mut keeper = Command::new("sh")
-        .args(["-c", KEEPER, "sh"])
-        .arg(program())
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"])
-        .args(["--unixsocket", "redis.sock", "--unixsocketperm", "700"])
-        .arg("--dir")
-        .arg(dir)
-        .args(arguments)
+fn launch(start: &Start, dir: &Path) -> Result<Running, String> {
+    let mut command = Command::new("sh");
+    command.args(["-c", KEEPER, "sh"]).arg(&start.program);
+    if start.is_sentinel {
+        // What it learns it writes into this file.
+        let file = dir.join("sentinel.conf");
+        if !file.exists() {
+            std::fs::write(&file, "").map_err(|error| error.to_string())?;
+        }
+        command.arg(file).arg("--sentinel").args(["--port", &start.port.to_string(), "--bind", "127.0.0.1"]);
+    } else {
+        command
+            .args(["--port", &start.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"])
+            .args(["--unixsocket", "redis.sock", "--unixsocketperm", "700"])
+            .arg("--dir")
+            .arg(dir);
+    }
+    let ready = if start.is_sentinel { "Sentinel ID is" } else { "Ready to accept connections" };
+    let mut keeper = command
+        .args(&start.arguments)
         .current_dir(dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -214,7 +272,7 @@ fn launch(port: u16, dir: &Path, arguments: &[String]) -> Result<Running, String
         }
         log.push_str(&line);
         log.push('\n');
-        is_ready |= line.contains("Ready to accept connections");
+        is_ready |= line.contains(ready);
         if let Some(pid) = pid.filter(|_| is_ready) {
             let log = Arc::new(Mutex::new(log));
             let sink = Arc::clone(&log);
@@ -227,7 +285,8 @@ fn launch(port: u16, dir: &Path, arguments: &[String]) -> Result<Running, String
             });
             return Ok(Running { keeper, pid, log });
         }
-        if line.contains("Failed listening") || line.contains("Fatal") || line.contains("FATAL") {
+        let is_odd = line.contains("Bad directive") || line.contains("Error loading ACLs");
+        if is_odd || line.contains("Failed listening") || line.contains("Fatal") || line.contains("FATAL") {
             break;
         }
     }
