@@ -177,6 +177,7 @@ end
 -- KEYS     1 prefix of every key of ours (job hashes and idempotency keys are composed from it, they share its slot)
 --          2 wake channel   3 set of queue names   4 jumpscript routes   5 jumpscript revision
 --          6 keep times of digests   7 jumpscript records by name
+--          (4 to 7 are the prefix again in a call that touches no jumpscripts, such as an enqueue without a pin)
 --          then, for each queue: ready, scheduled, inflight, done, dlq, aside, counters, cancelled, settings, keys, slots
 --          (composed from `ready`: the lists of priorities and of parked jobs)
 -- ARGV     1 seconds now, or empty to ask the server   2 nanoseconds within the second, nine digits
