@@ -54,6 +54,12 @@ fn of_hosts_and_jobs() -> Vec<Row> {
         ("first delay between attempts", time(retry::BASE), "grows twofold, with full jitter", "retry.base"),
         ("longest delay between attempts", time(retry::CAP), "stays there", "retry.cap"),
         (
+            "retries a second that a host causes when many jobs fail together",
+            format!("{}, and one for each {} done", worker::RETRIES_PER_S, worker::DONE_PER_RETRY),
+            "delays grow, up to their cap",
+            "",
+        ),
+        (
             "longest first delay to ask for",
             time(retry::BASE_MAX),
             "refused at enqueue, publish, start; clamped from Redis",

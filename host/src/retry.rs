@@ -37,13 +37,16 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The delay after `failures` failed executions (1 or more). `chance` is a number in 0..1 from the caller's
-    /// random source: the delay is that share of the full one.
+    /// The delay after `failures` failed executions (1 or more): a random share of the backoff's full one, but not
+    /// before about `spread`, the time that the retries of others which fail now take up already; never above the cap.
+    /// `chance` is a number in 0..1 from the caller's random source.
     #[must_use]
-    pub fn delay(&self, failures: u32, chance: f64) -> Duration {
+    pub fn delay(&self, failures: u32, spread: Duration, chance: f64) -> Duration {
+        let chance = chance.clamp(0.0, 1.0);
         let factor = MULTIPLIER.saturating_pow(failures.saturating_sub(1).min(30));
-        let full = self.base.saturating_mul(factor).min(self.cap);
-        full.mul_f64(chance.clamp(0.0, 1.0))
+        let backoff = self.base.saturating_mul(factor).min(self.cap).mul_f64(chance);
+        // Half to one and a half of it, all of that below the cap: jobs cut off there would come back together.
+        backoff.max(spread.min(self.cap * 2 / 3).mul_f64(0.5 + chance))
     }
 }
 
@@ -133,9 +136,18 @@ mod tests {
     #[test]
     fn the_full_delay_doubles_up_to_the_cap() {
         let policy = RetryPolicy { base: Duration::from_secs(1), cap: Duration::from_secs(10) };
-        let full: Vec<u64> = (1..=6).map(|n| policy.delay(n, 1.0).as_secs()).collect();
+        let full: Vec<u64> = (1..=6).map(|n| policy.delay(n, Duration::ZERO, 1.0).as_secs()).collect();
         assert_eq!(full, [1, 2, 4, 8, 10, 10]);
-        assert_eq!(policy.delay(u32::MAX, 1.0).as_secs(), 10);
+        assert_eq!(policy.delay(u32::MAX, Duration::ZERO, 1.0).as_secs(), 10);
+    }
+
+    #[test]
+    fn a_crowd_is_spread_but_not_beyond_the_cap() {
+        let policy = RetryPolicy { base: Duration::from_secs(1), cap: Duration::from_secs(10) };
+        let delay = |spread, chance| policy.delay(2, Duration::from_secs(spread), chance).as_secs_f64();
+        assert_eq!([delay(0, 0.5), delay(1, 0.5), delay(4, 0.5)], [1.0, 1.0, 4.0]);
+        assert_eq!([delay(4, 0.0), delay(4, 1.0)], [2.0, 6.0]);
+        assert!((delay(60, 0.0) - 10.0 / 3.0).abs() < 1e-6 && (delay(60, 1.0) - 10.0).abs() < 1e-6);
     }
 
     #[test]
@@ -169,8 +181,8 @@ mod tests {
     #[test]
     fn jitter_uses_the_whole_delay() {
         let policy = RetryPolicy::default();
-        assert_eq!(policy.delay(3, 0.0), Duration::ZERO);
-        assert_eq!(policy.delay(3, 0.5), Duration::from_secs(2));
+        assert_eq!(policy.delay(3, Duration::ZERO, 0.0), Duration::ZERO);
+        assert_eq!(policy.delay(3, Duration::ZERO, 0.5), Duration::from_secs(2));
         assert!((0..1000).map(|_| chance()).all(|c| (0.0..1.0).contains(&c)));
     }
 }

@@ -10,6 +10,7 @@
 //! Next: `worker/wake.rs` for how it waits, `worker/settle.rs` for how an attempt ends, `store/lua/reserve.lua` for how one begins.
 
 mod broken;
+mod crowd;
 mod held;
 mod peeks;
 mod redis_state;
@@ -30,9 +31,11 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
+pub use self::crowd::{DONE_PER_RETRY, RETRIES_PER_S};
 pub use self::settle::{ERROR_BYTES_MAX, LOG_BYTES_MAX, SettlePolicy};
 pub use self::weights::Weights;
 
+use self::crowd::Crowd;
 use self::held::{Held, HeldJobs};
 use self::peeks::Peeks;
 use self::redis_state::RedisState;
@@ -141,6 +144,8 @@ pub struct Worker {
     mean_us: f64,
     /// Attempts in that mean, up to 64: the first one counts in full.
     n_measured: u32,
+    /// Over what time retries are spread.
+    crowd: Crowd,
     last_sweep: Instant,
     /// When everything was last looked at, foreign changes included; `None` asks for it now.
     last_check: Option<Instant>,
@@ -198,6 +203,7 @@ impl Worker {
             redis: RedisState::new(),
             mean_us: 0.0,
             n_measured: 0,
+            crowd: Crowd::new(Instant::now()),
             last_sweep: Instant::now(),
             last_check: None,
             next_due: None,
@@ -316,6 +322,9 @@ impl Worker {
     fn collect(&mut self) {
         let mut ended = std::mem::take(&mut self.ended);
         self.completions.take(&mut ended);
+        if !ended.is_empty() {
+            self.crowd.go_to(Instant::now());
+        }
         for Completion { id, token, outcome, usage, manifest_retry } in ended.drain(..) {
             let Some(held) = self.held.remove(&id, &token) else {
                 self.totals.lost += 1;
@@ -326,7 +335,15 @@ impl Worker {
             self.n_measured = (self.n_measured + 1).min(64);
             self.mean_us += (wall_us - self.mean_us) / f64::from(self.n_measured);
             log_end(&held, &outcome, usage.wall_us);
-            if let Some(settle) = settle::settle(&self.policy, &held, manifest_retry, outcome, &usage) {
+            let spread = match &outcome {
+                Outcome::Done { .. } => {
+                    self.crowd.done();
+                    Duration::ZERO
+                }
+                _ => self.crowd.failed(),
+            };
+            let settle = settle::settle(&self.policy, &held, manifest_retry, spread, outcome, &usage);
+            if let Some(settle) = settle {
                 self.settles.push_back(settle);
             }
         }
@@ -496,9 +513,14 @@ impl Worker {
 
     fn release(&mut self, job: &Reserved) {
         let held = Held::of(job, CancelFlag::new());
-        if let Some(settle) =
-            settle::settle(&self.policy, &held, RetryWish::default(), Outcome::Cancelled, &Default::default())
-        {
+        if let Some(settle) = settle::settle(
+            &self.policy,
+            &held,
+            RetryWish::default(),
+            Duration::ZERO,
+            Outcome::Cancelled,
+            &Default::default(),
+        ) {
             self.settles.push_back(settle);
         }
     }

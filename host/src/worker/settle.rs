@@ -25,12 +25,13 @@ pub struct SettlePolicy {
 }
 
 /// The transition that an outcome asks for; `None` when nothing may be written. The job decides about its retries, then
-/// the `manifest` of the code it ran, then the host.
+/// the `manifest` of the code it ran, then the host. A retry is spread over `spread` at least.
 #[must_use]
 pub(super) fn settle(
     policy: &SettlePolicy,
     held: &Held,
     manifest: RetryWish,
+    spread: Duration,
     outcome: Outcome,
     usage: &Usage,
 ) -> Option<Settle> {
@@ -42,7 +43,7 @@ pub(super) fn settle(
         if failures >= wish.executions() {
             return End::Dlq { attempts: failures, error: error.clone(), kind, reason: error.clone() };
         }
-        let after = after.unwrap_or_else(|| wish.over(policy.retry).delay(failures, retry::chance()));
+        let after = after.unwrap_or_else(|| wish.over(policy.retry).delay(failures, spread, retry::chance()));
         End::Retry { attempts: failures, error: error.clone(), kind, after }
     };
     let end = match outcome {
@@ -116,7 +117,7 @@ mod tests {
 
     fn end(attempts: u32, max_attempts: u32, outcome: Outcome) -> Option<End> {
         let policy = SettlePolicy { done_ttl: Duration::from_secs(1), retry: RetryPolicy::default() };
-        settle(&policy, &held(attempts, max_attempts), RetryWish::default(), outcome, &Usage::default())
+        settle(&policy, &held(attempts, max_attempts), RetryWish::default(), Duration::ZERO, outcome, &Usage::default())
             .map(|settle| settle.end)
     }
 
@@ -134,7 +135,7 @@ mod tests {
         let ends = |job: RetryWish, manifest: RetryWish, attempts: u32| {
             let held = Held::for_tests(JobId::from("j"), attempts, job);
             let outcome = Outcome::Failed { message: "no".into() };
-            settle(&policy, &held, manifest, outcome, &Usage::default()).unwrap()
+            settle(&policy, &held, manifest, Duration::ZERO, outcome, &Usage::default()).unwrap()
         };
         let most = |n: u32| RetryWish { max_attempts: Some(n), ..RetryWish::default() };
         assert!(matches!(ends(most(2), most(9), 1).end, End::Dlq { attempts: 2, .. }));
@@ -157,7 +158,7 @@ mod tests {
         let fields = |job: RetryWish| {
             let held = Held::for_tests(JobId::from("j"), 0, job);
             let outcome = Outcome::Failed { message: "no".into() };
-            settle(&policy, &held, manifest, outcome, &Usage::default()).unwrap().fields
+            settle(&policy, &held, manifest, Duration::ZERO, outcome, &Usage::default()).unwrap().fields
         };
         assert_eq!(fields(RetryWish::default()), [("max_attempts", b"9".to_vec())]);
         assert_eq!(fields(RetryWish { max_attempts: Some(4), ..RetryWish::default() }), []);

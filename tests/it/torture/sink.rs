@@ -33,8 +33,8 @@ pub(super) struct Sink {
 struct State {
     is_dead: AtomicBool,
     events: Mutex<Vec<Event>>,
-    /// When calls came while the sink was dead.
-    refused: Mutex<Vec<i64>>,
+    /// What came while the sink was dead.
+    refused: Mutex<Vec<Event>>,
 }
 
 impl Sink {
@@ -72,8 +72,8 @@ impl Sink {
         events.iter().filter(|event| event.is_start && event.at > at).map(|event| event.at).min()
     }
 
-    /// When calls came while it was dead.
-    pub(super) fn refused(&self) -> Vec<i64> {
+    /// The calls that came while it was dead, in the order of arrival.
+    pub(super) fn refused(&self) -> Vec<Event> {
         self.state.refused.lock().unwrap().clone()
     }
 }
@@ -82,10 +82,11 @@ impl Sink {
 async fn answer(mut stream: TcpStream, state: Arc<State>) {
     let Some(target) = read_request(&mut stream).await else { return };
     let at = Timestamp::now().nanos();
+    let event = event(&target, at);
     if state.is_dead.load(Ordering::SeqCst) {
-        return state.refused.lock().unwrap().push(at);
+        return state.refused.lock().unwrap().extend(event);
     }
-    let status = if let Some(event) = event(&target, at) {
+    let status = if let Some(event) = event {
         state.events.lock().unwrap().push(event);
         "200 OK"
     } else {
