@@ -2,6 +2,8 @@
 
 mod cluster;
 mod connections;
+mod container;
+mod roles;
 mod sentinel;
 mod tls;
 
