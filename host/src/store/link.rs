@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Value};
 use tokio::sync::watch;
 
-use super::place::{Found, Lost, Node, Place, is_tls_trouble};
+use super::meaning::is_no_script;
+use super::place::{Found, Lost, Place};
+use super::slots::Node;
 use super::{Error, Options};
 
 /// First pause after a failed attempt to connect.
@@ -451,90 +453,6 @@ impl Link {
             Err(_) => Err(self.timed_out(what, after)),
         }
     }
-
-    fn unreachable(&self, reason: String) -> Error {
-        Error::Unreachable { address: self.address().to_owned(), reason }
-    }
-
-    fn timed_out(&self, what: &'static str, after: Duration) -> Error {
-        Error::TimedOut { address: self.address().to_owned(), what, after }
-    }
-
-    fn connect_error(&self, error: &RedisError, at: Option<&Node>) -> Error {
-        let address = self.address().to_owned();
-        let code = error.code().unwrap_or_default();
-        if error.kind() == ErrorKind::AuthenticationFailed || matches!(code, "WRONGPASS" | "NOAUTH") {
-            return self.login_error(error);
-        }
-        match error.kind() {
-            _ if self.place.is_tls() && is_tls_trouble(error) => self.place.tls_error(words(error)),
-            // A key that does not belong to its certificate.
-            ErrorKind::InvalidClientConfig => self.place.tls_error(words(error)),
-            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Error::NotRedis { address, reason: words(error) },
-            ErrorKind::Server(ServerErrorKind::NoPerm) => self.not_allowed("to connect", error),
-            ErrorKind::Server(ServerErrorKind::ResponseError) => {
-                Error::Server { address, what: "the connection", reason: words(error) }
-            }
-            _ => {
-                let at = at.map(|at| format!("{at}: ")).unwrap_or_default();
-                let perhaps = self.place.perhaps(error);
-                self.unreachable(format!("{at}{}{perhaps}", words(error)))
-            }
-        }
-    }
-
-    /// What an error of the crate means to a caller.
-    pub(super) fn error(&self, what: &'static str, error: &RedisError) -> Error {
-        let address = self.address().to_owned();
-        match (error.kind(), error.code().unwrap_or_default()) {
-            (_, "OOM") => Error::Full { address, what },
-            (_, "NOAUTH" | "WRONGPASS") => self.login_error(error),
-            (ErrorKind::Server(ServerErrorKind::NoPerm), _) => self.not_allowed(what, error),
-            (ErrorKind::Parse, _) => Error::NotRedis { address, reason: words(error) },
-            (_, "QUEUEFULL") => Error::QueueFull(error.detail().unwrap_or("the queue is full").to_owned()),
-            (_, "REFUSED") => {
-                Error::Server { address, what, reason: error.detail().unwrap_or("no reason given").to_owned() }
-            }
-            _ if self.place.is_tls() && is_tls_trouble(error) => self.place.tls_error(words(error)),
-            (_, code) if self.is_gone(error) => {
-                let reason = if code.is_empty() { words(error) } else { format!("the server says {}", words(error)) };
-                self.unreachable(reason)
-            }
-            _ => Error::Server { address, what, reason: words(error) },
-        }
-    }
-
-    fn login_error(&self, error: &RedisError) -> Error {
-        let user = self.place.user();
-        // The server's own words never repeat the password, but neither do they say more than this.
-        let reason = match error.code() {
-            Some("NOAUTH") => "it wants a password, none was given".to_owned(),
-            _ => format!("wrong password for user `{user}`, or no such user"),
-        };
-        Error::Login { address: self.address().to_owned(), reason }
-    }
-
-    fn not_allowed(&self, what: &'static str, error: &RedisError) -> Error {
-        let reason = crate::job::visible(error.detail().unwrap_or_default());
-        Error::NotAllowed { address: self.address().to_owned(), user: self.place.user().to_owned(), what, reason }
-    }
-
-    /// Whether trying again on a new connection, or later, is what helps.
-    fn is_gone(&self, error: &RedisError) -> bool {
-        use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
-        if let Some((address, _)) = error.redirect_node() {
-            self.place.prefer(address);
-        }
-        error.is_io_error()
-            || error.is_connection_dropped()
-            || error.is_unrecoverable_error()
-            || matches!(
-                error.kind(),
-                ErrorKind::Server(BusyLoading | MasterDown | ReadOnly | Moved | Ask | TryAgain | ClusterDown)
-            )
-            // A blocked connection of a server that has become a replica; a master that has too few of them.
-            || matches!(error.code(), Some("UNBLOCKED" | "NOREPLICAS"))
-    }
 }
 
 /// A script by its hash, and again with its text when the server does not know it.
@@ -556,59 +474,7 @@ async fn send(connection: &mut MultiplexedConnection, command: &Cmd) -> Result<V
     }
 }
 
-pub(super) fn is_wrong_type(error: &RedisError) -> bool {
-    error.code() == Some("WRONGTYPE")
-}
-
 /// Half of a pause to all of it, so that hosts which lost the same server do not come back in step.
 pub(super) fn with_jitter(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + crate::retry::chance() / 2.0)
-}
-
-pub(super) fn is_no_script(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-}
-
-/// The crate's words without what it repeats.
-pub(super) fn words(error: &RedisError) -> String {
-    crate::job::visible(error.to_string().trim())
-}
-
-/// The URL with `***` in place of a password, for texts.
-pub(super) fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return crate::job::visible(url) };
-    let (authority, tail) = rest.split_at(rest.rfind('@').map_or(0, |at| at));
-    let shown = match authority.split_once(':') {
-        Some((user, _)) => format!("{scheme}://{user}:***{tail}"),
-        None => format!("{scheme}://{authority}{tail}"),
-    };
-    // `unix:///path?pass=...`
-    let shown = match shown.find("pass=") {
-        Some(at) => {
-            let end = shown[at..].find('&').map_or(shown.len(), |n| at + n);
-            format!("{}pass=***{}", &shown[..at], &shown[end..])
-        }
-        None => shown,
-    };
-    crate::job::visible(&shown)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_is_shown_without_its_password() {
-        assert_eq!(without_password("redis://:s3cret@h:1/2"), "redis://:***@h:1/2");
-        assert_eq!(without_password("redis://me:s3:c@ret@h:1"), "redis://me:***@h:1");
-        assert_eq!(without_password("unix:///s?pass=s3cret&db=1"), "unix:///s?pass=***&db=1");
-        assert_eq!(without_password("redis://h:1"), "redis://h:1");
-    }
-
-    #[test]
-    fn a_wrong_url_is_refused_by_name() {
-        let options = Options { url: "http://user:s3cret@h".to_owned(), ..Options::default() };
-        let error = Link::new(&options).unwrap_err().to_string();
-        assert!(error.contains("http://user:***@h") && !error.contains("s3cret"), "{error}");
-    }
 }

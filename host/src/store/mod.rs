@@ -15,6 +15,7 @@ mod jumpscripts;
 pub mod keys;
 mod link;
 mod list;
+mod meaning;
 mod measure;
 pub mod node;
 mod peek;
@@ -26,6 +27,7 @@ mod records;
 mod requeue;
 mod script;
 mod server;
+mod slots;
 mod sweep;
 mod turn;
 
@@ -123,7 +125,7 @@ impl Default for Options {
 
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let url = link::without_password(&self.url);
+        let url = meaning::without_password(&self.url);
         f.debug_struct("Options").field("url", &url).field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
@@ -169,7 +171,7 @@ impl Store {
             service: place.service().map(str::to_owned),
             is_cluster: place.is_cluster(),
             server: self.link.at().map(|node| node.to_string()),
-            servers: place.nodes().iter().chain(&self.link.at()).map(place::Node::parts).collect(),
+            servers: place.nodes().iter().chain(&self.link.at()).map(slots::Node::parts).collect(),
         }
     }
 
@@ -221,7 +223,7 @@ fn cluster_keys(options: &Options, keys: Keys) -> Result<Keys, Error> {
     if node_prefix.is_empty() {
         return Keys::new(prefix, prefix).map_err(Error::Refused);
     }
-    if place::hash_tag(node_prefix) != place::hash_tag(prefix) {
+    if slots::hash_tag(node_prefix) != slots::hash_tag(prefix) {
         return Err(Error::Refused(format!(
             "on a Cluster the node prefix `{node_prefix}` needs the hash tag of prefix `{prefix}`, or leave it out"
         )));

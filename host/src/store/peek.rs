@@ -12,9 +12,10 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 
-use super::link::{REST, is_no_script, is_wrong_type, with_jitter};
-use super::place::Node;
+use super::link::{REST, with_jitter};
+use super::meaning::{is_no_script, is_wrong_type};
 use super::script::{self, Reply};
+use super::slots::Node;
 use super::{Error, Reservation, Reserve, Store};
 use crate::job::JobId;
 

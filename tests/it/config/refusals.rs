@@ -127,3 +127,17 @@ fn control_characters_of_a_bad_value_are_escaped() {
     assert!(!refused("node = \"a\\u001b[2Jb\"").contains('\u{1b}'));
     assert!(!refused("\"a\\u001b[2Jb\" = 1").contains('\u{1b}'));
 }
+
+#[test]
+fn a_pool_is_neither_empty_nor_a_flood() {
+    refuses("redis.pool = 0", &["config key `redis.pool` is `0`, must be between 1 and 16"]);
+    refuses("redis.pool = 17", &["`redis.pool` is `17`"]);
+}
+
+#[test]
+fn a_url_of_several_servers_is_refused_with_the_forms_there_are() {
+    refuses("redis.url = 'redis://a:1,b:2'", &["must name one host", "redis+cluster://", "redis+sentinel://"]);
+    refuses("redis.url = 'redis+sentinel://a:1'", &["HOST:PORT/SERVICE"]);
+    refuses("redis.url = 'redis+cluster://a:1/2'", &["a Cluster has only one"]);
+    refuses("redis.url = 'rediss://u:s3cret@a/#insecure'", &["redis.ca_file", "rediss://***@a"]);
+}

@@ -220,3 +220,23 @@ async fn a_prefix_without_a_hash_tag_is_refused_with_the_one_to_take() {
     let error = Store::connect(StoreId(0), &options).await.unwrap_err();
     assert!(matches!(error, Error::Server { .. }) && error.to_string().contains("cluster"), "{error}");
 }
+
+#[tokio::test]
+async fn the_cluster_of_the_page_is_made_and_found() {
+    let mut commands = super::block("docs/redis.md", "## Cluster");
+    let nodes: Vec<_> = SLOTS.iter().map(|_| start_node()).collect();
+    for (n, node) in nodes.iter().enumerate() {
+        commands = commands.replace(&format!("10.0.0.{}:6379", n + 1), &format!("127.0.0.1:{}", node.port()));
+    }
+    let (create, run) = commands.split_once('\n').unwrap();
+    super::shell(create, std::path::Path::new("/"));
+    let cluster = Cluster { nodes };
+    cluster.is_whole(3).await;
+    let words: Vec<&str> = run.split_whitespace().collect();
+    assert_eq!(words[..3], ["wasmhost", "run", "--redis"], "{run}");
+    let way = Way::new(words[3], words[5].trim_matches('\''));
+    way.publish("echo");
+    let host = way.host(&[]);
+    way.runs_a_job();
+    assert_eq!(host.stop(), 0);
+}

@@ -2,10 +2,9 @@
 //! here; the server is, with the very options.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
-use super::{Way, ask};
+use super::{Way, ask, block, shell};
 use crate::support::guests;
 use crate::support::redis::{RedisServer, find_program, random_prefix};
 
@@ -15,19 +14,6 @@ fn copied() -> tempfile::TempDir {
         Command::new("cp").arg("-r").arg(from.join("acl")).arg(from.join("compose.yaml")).arg(to.path()).status();
     assert!(status.unwrap().success());
     to
-}
-
-/// The first block of shell under a heading of a page.
-fn block(page: &str, heading: &str) -> String {
-    let text = fs::read_to_string(guests::root().join(page)).unwrap();
-    let (_, rest) = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("{page} has no `{heading}`"));
-    let (_, rest) = rest.split_once("```sh\n").unwrap_or_else(|| panic!("{page} has no shell under `{heading}`"));
-    rest.split_once("```").unwrap().0.to_owned()
-}
-
-fn shell(text: &str, folder: &Path) {
-    let output = Command::new("sh").args(["-euc", text]).current_dir(folder).output().unwrap();
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The texts in quotes of a list under a key of the compose file.

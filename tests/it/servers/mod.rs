@@ -7,6 +7,9 @@ mod roles;
 mod sentinel;
 mod tls;
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use wasmhost::job::{JobId, JobState, NewJob};
@@ -106,4 +109,17 @@ async fn ask<T: redis::FromRedisValue>(url: &str, words: &[&str]) -> redis::Redi
     let mut command = redis::cmd(words[0]);
     command.arg(&words[1..]);
     command.query_async(&mut connection).await
+}
+
+/// The first block of shell under a heading of a page.
+fn block(page: &str, heading: &str) -> String {
+    let text = fs::read_to_string(guests::root().join(page)).unwrap();
+    let (_, rest) = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("{page} has no `{heading}`"));
+    let (_, rest) = rest.split_once("```sh\n").unwrap_or_else(|| panic!("{page} has no shell under `{heading}`"));
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+fn shell(text: &str, folder: &Path) {
+    let output = Command::new("sh").args(["-euc", text]).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
 }
