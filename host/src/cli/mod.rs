@@ -45,7 +45,8 @@ pub struct Cli {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Everywhere")]
 pub struct Global {
-    /// Redis URL, such as redis://user@host:6379/0 [env: WASMHOST_REDIS, else REDIS_ADDR] [default: redis://127.0.0.1:6379]
+    /// Redis URL: redis://user@host:6379/0, rediss:// for TLS, unix:///path, redis+sentinel://host,host/service or
+    /// redis+cluster://host,host [env: WASMHOST_REDIS, else REDIS_ADDR] [default: redis://127.0.0.1:6379]
     #[arg(long, global = true, value_name = "URL")]
     redis: Option<String>,
     /// File with the Redis password, so that it is in no command line

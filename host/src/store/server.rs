@@ -15,8 +15,14 @@ use super::link::Link;
 pub(super) const LAYOUT: u32 = 1;
 
 /// Checks the server; answers what an operator should know. A server of a Cluster leads to the owner of the prefix's
-/// slot, from the next command on.
+/// slot, and that is the one which is checked.
 pub(super) async fn check(link: &Arc<Link>) -> Result<Vec<String>, Error> {
+    let is_known = link.place().is_cluster();
+    let notes = look(link).await?;
+    if link.place().is_cluster() && !is_known { look(link).await } else { Ok(notes) }
+}
+
+async fn look(link: &Arc<Link>) -> Result<Vec<String>, Error> {
     let about = match text(link, "INFO", &mut redis::cmd("INFO")).await {
         Err(Error::NotAllowed { user, .. }) => {
             let greeting = greeting(link).await?;

@@ -2,7 +2,7 @@
 //! that dies.
 
 use redis::Value;
-use wasmhost::job::StoreId;
+use wasmhost::job::{NewJob, StoreId};
 use wasmhost::store::{Error, Options, Store};
 
 use super::{PATIENCE, Way, all_done, ask, feed};
@@ -158,7 +158,11 @@ async fn everything_runs_from_a_node_that_does_not_own_the_slot_and_follows_the_
         let store = store.clone();
         async move { feed(&store, 30, 60).await }
     });
+    // One that says nothing while the slot moves is led on by its first command.
+    let quiet = self::store(&way.url, &prefix).await;
     cluster.migrate(slot, owner, other).await;
+    let job = NewJob::new("default", "echo", "first");
+    ids.push(quiet.enqueue(&[job]).await.expect("the new owner takes it").remove(0).id);
     ids.extend(feeding.await.unwrap());
     all_done(&store, &ids).await;
     way.runs_a_job();

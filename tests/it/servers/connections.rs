@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use wasmhost::job::StoreId;
-use wasmhost::store::{Options, Store};
+use wasmhost::job::{NewJob, StoreId};
+use wasmhost::store::{Options, QueueShare, Replicas, Reserve, Store, new_token};
 
-use super::Way;
+use super::{Way, ask};
 use crate::support::redis::{RedisServer, random_prefix, wait_until};
 
 /// A figure of INFO.
@@ -41,6 +41,47 @@ async fn connections_of(pool: usize) -> u64 {
 async fn calls_at_the_same_time_share_as_many_connections_as_the_pool_has() {
     assert_eq!(connections_of(1).await, 1);
     assert_eq!(connections_of(3).await, 3);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_it_was_idle_costs_no_call() {
+    let server = RedisServer::start_with(&["--timeout", "1"]);
+    let options = server.options();
+    let store = Store::connect(StoreId(0), &options).await.unwrap();
+    let (mut peek, mut bell) = (store.peek("q"), store.bell());
+    let queues = ["q".to_owned()];
+    let blink = Duration::from_millis(20);
+    for _ in 0..2 {
+        store.ping().await.unwrap();
+        peek.wait(blink, None).await.unwrap();
+        bell.wait(&queues, blink).await.unwrap();
+        // All three are idle now; the one that asks is not.
+        let raw = server.raw().await;
+        let alone = async || {
+            let list: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut raw.clone()).await.ok()?;
+            (list.lines().count() == 1).then_some(())
+        };
+        wait_until("the server closes what is idle", Duration::from_secs(20), alone).await;
+        // A reserve is not repeated after any failure, but after a rest.
+        let reserve = Reserve {
+            queues: vec![QueueShare { queue: "q".to_owned(), take: 1 }],
+            limit: 1,
+            lease: Duration::from_secs(1),
+            token: new_token(),
+            node: String::new(),
+            sweep: true,
+        };
+        store.turn(&[], Some(&reserve)).await.unwrap();
+        drop(raw);
+    }
+    let jobs = [NewJob::new("q", "echo", "")];
+    let waiting = Some(Replicas { count: 1, timeout: Duration::from_millis(1) });
+    for _ in 0..2 {
+        assert_eq!(store.enqueue_with(&jobs, waiting).await.unwrap().1, 0);
+        let asked = server.raw().await;
+        ask::<i64>(server.url(), &["CLIENT", "KILL", "TYPE", "normal"]).await.unwrap();
+        drop(asked);
+    }
 }
 
 /// The server closes every connection that is idle for a second; blocked ones and listeners it leaves alone.

@@ -1,10 +1,11 @@
 //! TLS, users and databases.
 
 use std::fs;
+use std::process::Command;
 
 use crate::servers::Way;
 use crate::support::certificates::Certificates;
-use crate::support::redis::{RedisServer, random_prefix};
+use crate::support::redis::{RedisServer, find_program, random_prefix};
 
 const USER: [&str; 8] = ["--user", "worker", "on", ">s3cret", "~*", "&*", "+@all", "-config"];
 
@@ -35,7 +36,7 @@ fn jobs_run_over_tls_as_an_acl_user_in_a_database_of_its_own() {
 /// redis-cli at a server's socket.
 fn cli(server: &RedisServer, words: &[&str]) -> String {
     let socket = server.dir().join("redis.sock");
-    let output = std::process::Command::new("redis-cli").arg("-s").arg(socket).args(words).output().unwrap();
+    let output = Command::new("redis-cli").arg("-s").arg(socket).args(words).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -84,6 +85,49 @@ fn a_server_that_asks_for_a_certificate_gets_it() {
     fs::write(certificates.path("odd.key"), "hello").unwrap();
     let said = with("client.crt", "odd.key").cli(&["queues", "ls"]).run().fails(2);
     assert!(said.contains("odd.key") && said.contains("PEM"), "{said}");
+}
+
+#[test]
+fn sentinels_and_their_master_speak_tls() {
+    let certificates = Certificates::make();
+    let file = |name: &str| certificates.path(name).display().to_string();
+    let (cert, key, ca) = (file("server.crt"), file("server.key"), file("ca.crt"));
+    let master = RedisServer::start_tls(&certificates, &["--tls-auth-clients", "no"]);
+    let program = find_program(&["redis-server", "valkey-server"]).unwrap();
+    let options = [
+        "--port",
+        "0",
+        "--tls-port",
+        "{port}",
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        "no",
+        "--tls-replication",
+        "yes",
+    ];
+    let sentinel = RedisServer::start_program(program, true, &options);
+    let said = Command::new("redis-cli")
+        .args(["--tls", "--cacert", &ca, "-p", &sentinel.port().to_string()])
+        .args(["SENTINEL", "MONITOR", "main", "127.0.0.1", &master.port().to_string(), "1"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "OK");
+    let url = format!("rediss+sentinel://127.0.0.1:{}/main/2", sentinel.port());
+    let way = Way::new(&url, &random_prefix()).with("WASMHOST_REDIS_CA_FILE", ca.clone());
+    way.publish("echo");
+    let host = way.host(&[]);
+    way.runs_a_job();
+    let said = way.cli(&["doctor"]).run().stdout;
+    assert!(said.contains("TLS, user `default`, master `127.0.0.1:"), "{said}");
+    assert_eq!(host.stop(), 0);
+    // Without TLS the Sentinel is not understood.
+    let plain = Way::new(&url.replace("rediss+", "redis+"), "p").cli(&["queues", "ls"]).run();
+    assert_ne!(plain.code, 0);
 }
 
 #[test]
