@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 pub const RETRIES_PER_S: u32 = 20;
 /// One retry more for so many jobs that are done.
 pub const DONE_PER_RETRY: u32 = 10;
+/// Failures within the seconds that are remembered which are no crowd yet.
+const ALONE: u32 = 10;
 /// Seconds that are remembered; what failed before them has no part in a crowd.
 const SECONDS: usize = 5;
 
@@ -49,8 +51,7 @@ impl Crowd {
         let place = Self::place(self.second);
         self.failed[place] = self.failed[place].saturating_add(1);
         let sum = |counts: &[u32; SECONDS]| counts.iter().fold(0_u32, |sum, n| sum.saturating_add(*n));
-        // A job that fails alone, or with a few others, is not in a crowd.
-        let n_failed = sum(&self.failed).saturating_sub(RETRIES_PER_S);
+        let n_failed = sum(&self.failed).saturating_sub(ALONE);
         let per_s = RETRIES_PER_S.saturating_add(sum(&self.done) / DONE_PER_RETRY / 5);
         Duration::from_secs(n_failed.into()) / per_s
     }
@@ -72,14 +73,14 @@ mod tests {
     #[test]
     fn a_few_failures_are_no_crowd() {
         let mut crowd = Crowd::new(Instant::now());
-        assert!((0..RETRIES_PER_S).all(|_| crowd.failed() == Duration::ZERO));
+        assert!((0..ALONE).all(|_| crowd.failed() == Duration::ZERO));
         assert_eq!(crowd.failed(), Duration::from_millis(50));
     }
 
     #[test]
     fn a_crowd_is_spread_to_its_rate_and_forgotten_after_some_seconds() {
         let mut crowd = Crowd::new(Instant::now());
-        let spreads: Vec<Duration> = (0..820).map(|_| crowd.failed()).collect();
+        let spreads: Vec<Duration> = (0..810).map(|_| crowd.failed()).collect();
         assert_eq!(spreads.last(), Some(&Duration::from_secs(40)), "800 too many, 20 a second");
         at(&mut crowd, 4_999);
         assert!(crowd.failed() > Duration::from_secs(40));
@@ -95,7 +96,7 @@ mod tests {
     fn a_busy_host_may_retry_more() {
         let mut crowd = Crowd::new(Instant::now());
         (0..50_000).for_each(|_| crowd.done());
-        let spread = (0..520).map(|_| crowd.failed()).last();
+        let spread = (0..510).map(|_| crowd.failed()).last();
         assert_eq!(spread, Some(Duration::from_secs(500) / 1020), "one failure in a hundred is no outage");
     }
 }
