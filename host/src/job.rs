@@ -3,7 +3,9 @@
 //! Invariant: a name that wasmhost writes into a Redis key has passed [`check_name`]; nothing built from a
 //! name can leave the prefix or meet another key. Ids that other programs wrote are kept byte for byte.
 //!
-//! Next: `outcome` for how an attempt ends, `store/keys.rs` for where a job lies in Redis.
+//! Next: `submission` for a job in JSON, `outcome` for how an attempt ends, `store/keys.rs` for where a job lies in Redis.
+
+pub mod submission;
 
 use std::fmt;
 use std::time::Duration;

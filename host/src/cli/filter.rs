@@ -85,7 +85,7 @@ impl FilterArgs {
 #[derive(Clone, Debug, Args)]
 pub(super) struct PageArgs {
     /// Jobs on a page
-    #[arg(long, value_name = "N", default_value_t = 50,
+    #[arg(long, value_name = "N", default_value_t = 50, allow_negative_numbers = true,
         value_parser = clap::value_parser!(u32).range(1..=PAGE_MAX as i64))]
     pub(super) limit: u32,
     /// Where the page begins: what the page before it ended with

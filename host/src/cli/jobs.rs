@@ -1,5 +1,7 @@
 //! `wasmhost jobs`: what became of jobs.
 
+pub(super) mod wait;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use super::exec::json_or_text;
 use super::failure::FAILED;
 use super::filter::{FilterArgs, MadeArgs, PageArgs, page_end};
 use super::{Failure, Global, Output, print};
-use crate::clock::{Timestamp, format_duration, parse_timestamp};
+use crate::clock::{Timestamp, format_duration, parse_duration, parse_timestamp};
 use crate::job::{JobId, JobState, visible, visible_lines};
 use crate::store::{Cancelled, Filter, JobRecord, Listed, OfDead, Page};
 
@@ -19,6 +21,10 @@ const LS_EXAMPLES: &str = "Examples:
   wasmhost jobs ls --queue mail --state parked
   wasmhost jobs ls --error timeout --since 2h --until 1h
   wasmhost jobs ls --type send --payload '\"customer\": 7'";
+
+const WAIT_EXAMPLES: &str = "Examples:
+  wasmhost jobs wait AXk3f0aZ1b2C3d4E --timeout 10m
+  wasmhost submit --lines jobs.jsonl | xargs wasmhost jobs wait";
 
 /// The verbs of `wasmhost jobs`.
 #[derive(Debug, Subcommand)]
@@ -46,6 +52,24 @@ pub(super) enum JobsCommand {
     Show {
         /// The job's id
         id: String,
+    },
+    /// Wait until jobs have ended, and print their results; exit code 1 when one failed or has not ended
+    #[command(after_help = WAIT_EXAMPLES)]
+    Wait {
+        /// Ids of jobs
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<String>,
+        /// How long to wait, for all of them together
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "60s")]
+        timeout: Duration,
+    },
+    /// Show what the last attempt of a job that has ended logged
+    Logs {
+        /// The job's id
+        id: String,
+        /// Wait until the job has ended
+        #[arg(long)]
+        follow: bool,
     },
     /// Cancel a job that has not ended; one that runs is stopped
     Cancel {
@@ -76,13 +100,18 @@ pub(super) fn listed_parser() -> impl TypedValueParser<Value = Listed> {
 
 /// Runs the command.
 pub(super) async fn run(global: Global, command: JobsCommand) -> Result<ExitCode, Failure> {
-    if let JobsCommand::Ls { queue, state, filter, times, payload, page } = &command {
-        let filter = Filter { listed: *state, payload: payload.clone(), ..filter.made(queue.as_deref(), times)? };
-        return list(&global, &filter, page).await;
+    match &command {
+        JobsCommand::Ls { queue, state, filter, times, payload, page } => {
+            let filter = Filter { listed: *state, payload: payload.clone(), ..filter.made(queue.as_deref(), times)? };
+            return list(&global, &filter, page).await;
+        }
+        JobsCommand::Wait { ids, timeout } => return wait::run(&global, ids, *timeout).await,
+        JobsCommand::Logs { id, follow } => return wait::logs(&global, &JobId::from(id.as_str()), *follow).await,
+        JobsCommand::Show { .. } | JobsCommand::Cancel { .. } | JobsCommand::Retry { .. } => {}
     }
     let store = global.connect().await?;
     match command {
-        JobsCommand::Ls { .. } => {}
+        JobsCommand::Ls { .. } | JobsCommand::Wait { .. } | JobsCommand::Logs { .. } => {}
         JobsCommand::Show { id } => {
             let id = JobId::from(id.as_str());
             let record = store.job(&id).await?.ok_or_else(|| no_job(&id))?;

@@ -13,9 +13,11 @@ mod failure;
 mod filter;
 mod inspect;
 mod jobs;
+mod lines;
 mod print;
 mod publish;
 mod queues;
+mod reference;
 mod run;
 mod scripts;
 mod submit;
@@ -26,6 +28,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use self::failure::Failure;
+pub use self::reference::reference_markdown;
 use crate::config::{Config, Given, Origin, Sources};
 use crate::host::store_options;
 use crate::job::StoreId;
@@ -136,9 +139,10 @@ enum Command {
     /// Look at published jumpscripts
     #[command(subcommand)]
     Scripts(scripts::ScriptsCommand),
-    /// Enqueue a job
+    /// Enqueue a job, or many
+    #[command(after_help = submit::EXAMPLES)]
     Submit(Box<submit::SubmitArgs>),
-    /// Look at jobs, cancel and retry them
+    /// Look at jobs, wait for them, cancel and retry them
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
     /// Look at queues, pause and purge them, set their limits

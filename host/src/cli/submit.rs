@@ -1,17 +1,27 @@
 //! `wasmhost submit`: a producer for the shell.
 
+mod bulk;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::exec::read_payload;
-use super::jobs::{shape, show_end};
+use super::jobs::wait;
 use super::{Failure, Global, Output, print};
 use crate::clock::{Timestamp, format_duration, parse_duration, parse_timestamp};
-use crate::job::{JobState, NewJob, QUEUE};
+use crate::job::submission::content_type_of;
+use crate::job::{NewJob, QUEUE};
 use crate::jumpscript::Digest;
 use crate::store::Replicas;
+
+pub(super) const EXAMPLES: &str = "Examples:
+  wasmhost submit --type text-stats --payload 'to be or not to be' --wait
+  wasmhost submit --queue mail --type send --payload @mail.json --delay 10m --idempotency-key order-7
+  wasmhost submit --queue mail --type send --lines jobs.jsonl
+  echo '{\"type\": \"send\", \"payload\": {\"to\": 7}}' | wasmhost submit --lines -";
 
 /// Arguments of `wasmhost submit`.
 #[derive(Debug, Args)]
@@ -19,12 +29,18 @@ pub(super) struct SubmitArgs {
     /// Queue
     #[arg(long, default_value = QUEUE)]
     queue: String,
-    /// Which jumpscript runs it: organization/name, or a bare word
-    #[arg(long = "type", value_name = "TYPE")]
-    job_type: String,
+    /// Which jumpscript runs it: organization/name, or a bare word; needed, unless each line of --lines says it
+    #[arg(long = "type", value_name = "TYPE", required_unless_present = "lines")]
+    job_type: Option<String>,
     /// The payload: text, @FILE, or - for stdin
     #[arg(long, value_name = "TEXT|@FILE|-", default_value = "")]
     payload: String,
+    /// Many jobs, one JSON object a line with these options as its fields; flags are what a line does not say
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["payload", "idempotency_key", "wait"])]
+    lines: Option<PathBuf>,
+    /// Only check all lines, and send nothing
+    #[arg(long, requires = "lines")]
+    dry_run: bool,
     /// What the payload is [default: application/json when it is JSON, else nothing]
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
@@ -35,7 +51,7 @@ pub(super) struct SubmitArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_timestamp)]
     run_at: Option<Timestamp>,
     /// Executions in all [default: the manifest's, else 5]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_attempts: Option<u32>,
     /// Delay before the second execution, before jitter [default: the manifest's, else the host's retry.base]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -50,7 +66,7 @@ pub(super) struct SubmitArgs {
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
     /// 0 to 9: before all jobs without one, 9 first
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u8).range(0..=9))]
     priority: Option<u8>,
     /// Whose limits it counts against (`wasmhost queues set`)
     #[arg(long, value_name = "KEY")]
@@ -85,33 +101,40 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Runs the command.
-pub(super) async fn run(global: Global, args: SubmitArgs) -> Result<ExitCode, Failure> {
-    let payload = read_payload(&args.payload)?;
-    let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(&payload).is_ok();
-    let content_type = match args.content_type {
-        Some(content_type) => content_type,
-        None if !payload.is_empty() && is_json() => "application/json".to_owned(),
-        None => String::new(),
-    };
-    let job = NewJob {
-        content_type,
+/// The job that the flags describe, without a payload.
+fn job_of(args: &SubmitArgs) -> NewJob {
+    NewJob {
+        content_type: args.content_type.clone().unwrap_or_default(),
         run_at: args.run_at.or_else(|| args.delay.map(|delay| Timestamp::now().after(delay))),
         timeout: args.timeout,
         max_attempts: args.max_attempts,
         retry_base: args.retry_base,
         retry_cap: args.retry_cap,
-        idempotency_key: args.idempotency_key,
+        idempotency_key: args.idempotency_key.clone(),
         pin: args.pin,
-        metadata: args.metadata,
+        metadata: args.metadata.clone(),
         priority: args.priority,
-        limit_key: args.limit_key,
-        supersede_key: args.supersede_key,
-        ..NewJob::new(args.queue, args.job_type, payload)
-    };
+        limit_key: args.limit_key.clone(),
+        supersede_key: args.supersede_key.clone(),
+        ..NewJob::new(args.queue.as_str(), args.job_type.as_deref().unwrap_or_default(), "")
+    }
+}
+
+/// Runs the command.
+pub(super) async fn run(global: Global, args: SubmitArgs) -> Result<ExitCode, Failure> {
+    let replicas = args.wait_replicas.map(|count| Replicas { count, timeout: args.wait_replicas_timeout });
+    if let Some(file) = &args.lines {
+        return match args.dry_run {
+            true => bulk::check(&global, file, &job_of(&args)).await,
+            false => bulk::run(&global, file, replicas, || job_of(&args)).await,
+        };
+    }
+    let mut job = NewJob { payload: read_payload(&args.payload)?, ..job_of(&args) };
+    if args.content_type.is_none() {
+        content_type_of(&job.payload).clone_into(&mut job.content_type);
+    }
     job.check().map_err(Failure::usage)?;
     let store = global.connect().await?;
-    let replicas = args.wait_replicas.map(|count| Replicas { count, timeout: args.wait_replicas_timeout });
     let (enqueued, n_replicas) = store.enqueue_with(std::slice::from_ref(&job), replicas).await?;
     let Some(first) = enqueued.first() else {
         return Err(Failure::new("Redis answered without an id"));
@@ -123,27 +146,14 @@ pub(super) async fn run(global: Global, args: SubmitArgs) -> Result<ExitCode, Fa
         ))
         .hint("it runs, and is lost when the master fails now; submit it again with the same --idempotency-key to wait once more"));
     }
-    if !args.wait {
-        match global.output {
-            Output::Text => print::line(&first.id.to_string()),
-            Output::Json => print::json_line(&serde_json::json!({
-                "id": first.id.to_string(), "queue": job.queue, "type": job.job_type, "is_new": first.is_new,
-            })),
-        }
-        return Ok(ExitCode::SUCCESS);
+    if args.wait {
+        return wait::one(global.output, &store, &first.id, args.wait_timeout).await;
     }
-    let record = store.wait_final(&first.id, args.wait_timeout).await?;
-    let Some(record) = record else {
-        return Err(Failure::new(format!("job `{}` is gone: its row was removed before it ended", first.id)));
-    };
-    if !record.state().is_some_and(JobState::is_final) {
-        let waited = format_duration(args.wait_timeout);
-        let state = record.text("status").unwrap_or_default();
-        return Err(Failure::new(format!("job `{}` is still `{state}` after {waited}", first.id))
-            .hint(format!("it goes on; look again with `wasmhost jobs show {}`", first.id)));
+    match global.output {
+        Output::Text => print::line(&first.id.to_string()),
+        Output::Json => print::json_line(&serde_json::json!({
+            "id": first.id.to_string(), "queue": job.queue, "type": job.job_type, "is_new": first.is_new,
+        })),
     }
-    if global.output == Output::Json {
-        print::json(&shape(&first.id, &record, true));
-    }
-    Ok(show_end(global.output, &first.id, &record))
+    Ok(ExitCode::SUCCESS)
 }

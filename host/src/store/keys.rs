@@ -356,6 +356,12 @@ impl Keys {
         format!("{}:queue:{queue}:ready", self.prefix)
     }
 
+    /// The list of a queue's jobs that wait for the limit of a key.
+    #[must_use]
+    pub fn parked(&self, queue: &str, limit_key: &str) -> String {
+        format!("{}:queue:{queue}:parked:{limit_key}", self.prefix)
+    }
+
     /// The list of a queue's dead jobs.
     #[must_use]
     pub fn dlq(&self, queue: &str) -> String {

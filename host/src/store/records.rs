@@ -9,9 +9,9 @@ use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::script::{self, Lanes, Reply};
-use super::{Error, QueueSettings, Store, queue_settings};
+use super::{Error, Listed, QueueSettings, Store, queue_settings};
 use crate::clock::Timestamp;
-use crate::job::{JobId, JobState};
+use crate::job::{JobId, JobState, check_name};
 use crate::jumpscript::Digest;
 
 /// Everything a job's hash says. Numbers that do not parse are `None`.
@@ -113,13 +113,18 @@ pub struct QueueInfo {
 
 /// Queues asked for their numbers in one call.
 const QUEUES_MAX: usize = 50;
+/// Entries at each end of the list of a limit key among which a parked job is looked for.
+const PARKED_LOOKED_MAX: u32 = 50_000;
+/// The longest wait; a longer one that is asked for is as long.
+const WAIT_MAX: Duration = Duration::from_secs(365 * 86_400);
 /// Pause between two looks at a job that is waited for: other programs end jobs without a word, and a message can be lost.
 const WAIT_PAUSE: Duration = Duration::from_secs(2);
 /// The same while the channel of ended jobs cannot be listened to.
 const DEAF_PAUSE: Duration = Duration::from_millis(250);
 
 impl Store {
-    /// One job with every field; `None` when there is no such job.
+    /// One job with every field; `None` when there is no such job. The status of a parked one says `parked`, as far as
+    /// it stands among the first or last 50,000 of its key.
     ///
     /// # Errors
     /// When Redis cannot be reached, or the key is not a hash.
@@ -132,7 +137,37 @@ impl Store {
         while !reply.is_empty() {
             fields.push((reply.text()?, reply.bytes()?));
         }
-        Ok((!fields.is_empty()).then(|| JobRecord { id: Some(id.clone()), fields }))
+        if fields.is_empty() {
+            return Ok(None);
+        }
+        let mut record = JobRecord { id: Some(id.clone()), fields };
+        if self.is_parked(id, &record).await? {
+            record.fields.iter_mut().filter(|(name, _)| name == "status").for_each(|(_, value)| {
+                *value = Listed::Parked.as_str().into();
+            });
+        }
+        Ok(Some(record))
+    }
+
+    /// Whether a job waits in the list of its limit key. Its row does not say so: it is `ready`.
+    async fn is_parked(&self, id: &JobId, record: &JobRecord) -> Result<bool, Error> {
+        let (queue, limit_key) = (record.queue(), record.text("limit_key").unwrap_or_default());
+        if record.state() != Some(JobState::Ready) || check_name("queue", &queue).is_err() || limit_key.is_empty() {
+            return Ok(false);
+        }
+        for rank in [1, -1] {
+            let mut place = redis::cmd("LPOS");
+            place.arg(self.keys.parked(&queue, &limit_key)).arg(id.as_bytes());
+            place.arg("RANK").arg(rank).arg("MAXLEN").arg(PARKED_LOOKED_MAX);
+            match self.link.command("a job's place", &place).await {
+                Ok(redis::Value::Int(_)) => return Ok(true),
+                Ok(_) => {}
+                // No list, or not for this user: the row has the word.
+                Err(Error::Server { .. } | Error::NotAllowed { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
     }
 
     /// The names of the known queues, sorted.
@@ -148,7 +183,7 @@ impl Store {
         while !reply.is_empty() {
             names.push(reply.text()?);
         }
-        names.retain(|name| crate::job::check_name("queue", name).is_ok());
+        names.retain(|name| check_name("queue", name).is_ok());
         names.sort();
         Ok(names)
     }
@@ -192,7 +227,7 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn wait_final(&self, id: &JobId, limit: Duration) -> Result<Option<JobRecord>, Error> {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + limit.min(WAIT_MAX);
         let mut ended = None;
         loop {
             if self.has_ended(id).await? || Instant::now() >= deadline {

@@ -1,9 +1,11 @@
 //! What operators do from the shell, against a real Redis and the built program.
 
+mod bulk;
 mod dlq;
 mod files;
 mod filters;
 mod purge;
+mod waiting;
 
 use wasmhost::job::NewJob;
 

@@ -4,7 +4,7 @@
 //! name in hexadecimal digits. What was exported is read back byte for byte.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
@@ -13,8 +13,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::try_join_all;
 use serde_json::{Map, Value, json};
 
-use crate::cli::exec::check_regular;
 use crate::cli::failure::INTERRUPTED;
+use crate::cli::lines::{Lines, refused};
 use crate::cli::{Failure, Global, Output, filter, print};
 use crate::job::{ID_BYTES_MAX, JobId, JobState, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, check_name, visible};
 use crate::store::{Error, Filter, Store};
@@ -22,7 +22,7 @@ use crate::store::{Error, Filter, Store};
 /// Rows that are read at a time; each may have a payload of some megabytes.
 const ROWS_AT_ONCE: usize = 16;
 /// Longest line that is read, in bytes: the largest payload and result, each byte as up to six characters.
-const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most fields of a row.
 const FIELDS_MAX: usize = 1000;
 
@@ -177,17 +177,10 @@ struct Imported {
 
 /// Writes the dead jobs of a file into the DLQ, line by line.
 pub(super) async fn import(global: &Global, file: &Path) -> Result<ExitCode, Failure> {
-    let mut input: Box<dyn BufRead> = if file.as_os_str() == "-" {
-        Box::new(io::stdin().lock())
-    } else {
-        let shown = file.display();
-        check_regular(file)?;
-        let opened = File::open(file);
-        Box::new(BufReader::new(opened.map_err(|error| Failure::usage(format!("cannot read `{shown}`: {error}")))?))
-    };
+    let mut lines = Lines::open(file, LINE_BYTES_MAX).await?;
     let store = global.connect().await?;
     let mut imported = Imported::default();
-    let outcome = import_lines(&store, &mut input, &mut imported).await;
+    let outcome = import_lines(&store, &mut lines, &mut imported).await;
     let Imported { n_new, n_known } = imported;
     match global.output {
         Output::Json => print::json_line(&json!({ "imported": n_new, "there_already": n_known })),
@@ -196,42 +189,35 @@ pub(super) async fn import(global: &Global, file: &Path) -> Result<ExitCode, Fai
     outcome
 }
 
-async fn import_lines(store: &Store, input: &mut dyn BufRead, imported: &mut Imported) -> Result<ExitCode, Failure> {
+async fn import_lines(store: &Store, lines: &mut Lines, imported: &mut Imported) -> Result<ExitCode, Failure> {
     let mut interrupt = pin!(tokio::signal::ctrl_c());
-    let mut text = Vec::new();
-    for number in 1_u64.. {
-        text.clear();
-        let n = (&mut *input).take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut text)?;
-        if n == 0 {
-            break;
-        }
-        if text.trim_ascii().is_empty() {
-            continue;
-        }
-        let read = if text.len() as u64 > LINE_BYTES_MAX {
-            Err(format!("it has more than {LINE_BYTES_MAX} bytes"))
-        } else {
-            parse(&text)
+    let way_out = |failure: Failure| {
+        failure.hint(
+            "nothing of this line was written; mend it and import the file again: what is there already is left alone",
+        )
+    };
+    loop {
+        let is_line = tokio::select! {
+            biased;
+            _ = &mut interrupt => {
+                print::note("interrupted; the same command goes on where it was");
+                return Ok(ExitCode::from(INTERRUPTED));
+            }
+            is_line = lines.advance() => is_line.map_err(way_out)?,
         };
-        let read = read.map_err(|why| bad_line(number, &why))?;
-        if interrupt.as_mut().now_or_never().is_some() {
-            print::note(&format!("interrupted before line {number}; the same command goes on with it"));
-            return Ok(ExitCode::from(INTERRUPTED));
+        if !is_line {
+            return Ok(ExitCode::SUCCESS);
         }
+        let read = parse(lines.text()).map_err(|why| way_out(refused(lines.number(), &why)))?;
         match store.import_dead(&read.queue, &read.id, &read.fields).await {
             Ok(true) => imported.n_new += 1,
             Ok(false) => imported.n_known += 1,
-            Err(Error::Refused(why)) => return Err(bad_line(number, &why)),
+            Err(Error::Refused(why)) => {
+                return Err(way_out(Failure::new(format!("line {} was refused: {why}", lines.number()))));
+            }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn bad_line(number: u64, why: &str) -> Failure {
-    Failure::new(format!("line {number} was refused: {why}")).hint(
-        "nothing of this line was written; mend it and import the file again: what is there already is left alone",
-    )
 }
 
 /// Reads a line and checks all of it.
