@@ -134,16 +134,23 @@ pub(super) async fn page_end(store: &Store, page: &Page, queue: Option<&str>, ar
 
 /// Fails when nobody knows a queue of this name, with the nearest one that is known.
 pub(super) async fn known(store: &Store, queue: &str) -> Result<(), Failure> {
+    match unknown(store, queue).await? {
+        None => Ok(()),
+        Some(hint) => Err(Failure::new(format!("there is no queue `{}`", visible(queue))).hint(hint)),
+    }
+}
+
+/// The way out when nobody knows a queue of this name.
+pub(super) async fn unknown(store: &Store, queue: &str) -> Result<Option<String>, Failure> {
     let names = store.queue_names().await?;
     if names.iter().any(|name| name == queue) {
-        return Ok(());
+        return Ok(None);
     }
     let near = |name: &&String| strsim::jaro_winkler(name, queue) > 0.8;
-    let hint = match names.iter().find(near) {
+    Ok(Some(match names.iter().find(near) {
         Some(name) => format!("did you mean `{name}`?"),
         None => "`wasmhost queues ls` lists them; a queue begins with its first job".to_owned(),
-    };
-    Err(Failure::new(format!("there is no queue `{}`", visible(queue))).hint(hint))
+    }))
 }
 
 #[cfg(test)]

@@ -157,7 +157,7 @@ async fn list(global: &Global, filter: &Filter, args: &PageArgs) -> Result<ExitC
     if global.output == Output::Json {
         print::json(&page_shape(&page, args.limit));
     } else {
-        print::table(["ID", "STATE", "QUEUE", "TYPE", "ATTEMPTS", "CREATED", "ERROR"], page.jobs.iter().map(row));
+        print::table(["ID", "STATE", "QUEUE", "TYPE", "FAILED", "CREATED", "ERROR"], page.jobs.iter().map(row));
         page_end(&store, &page, filter.queue.as_deref(), args).await?;
     }
     Ok(ExitCode::SUCCESS)

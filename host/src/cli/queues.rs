@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 
 use super::failure::INTERRUPTED;
-use super::filter::known;
+use super::filter::{known, unknown};
 use super::{Failure, Global, Output, print};
 use crate::clock::{format_duration, parse_duration};
 use crate::job::JobState;
@@ -188,15 +188,31 @@ pub(super) async fn run(global: Global, command: QueuesCommand) -> Result<ExitCo
             (args.queue, change)
         }
     };
-    let settings = global.connect().await?.set_queue(&queue, &change).await?;
-    match global.output {
-        Output::Json => print::json(&json!({ "name": queue, "settings": settings_shape(&settings) })),
-        Output::Text => {
+    let store = global.connect().await?;
+    // Not refused: what holds for a queue may be said before its first job.
+    let note = unknown(&store, &queue).await?;
+    let settings = store.set_queue(&queue, &change).await?;
+    if let Some(hint) = note {
+        print::note(&format!("note: queue `{queue}` is new, it has had no job yet; {hint}"));
+    }
+    match (global.output, change.paused) {
+        (Output::Json, _) => print::json(&json!({ "name": queue, "settings": settings_shape(&settings) })),
+        (Output::Text, Some(is_paused)) => print::line(&steered(&queue, is_paused)),
+        (Output::Text, None) => {
             print::line(&format!("queue {queue}"));
             settings_lines(&settings);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a pause or its end means.
+fn steered(queue: &str, is_paused: bool) -> String {
+    if is_paused {
+        format!("queue {queue} is paused: what runs goes on, the others wait for `wasmhost queues resume {queue}`")
+    } else {
+        format!("queue {queue} is not paused: its jobs are handed out")
+    }
 }
 
 /// One queue in numbers.
@@ -278,7 +294,7 @@ fn meant_none(output: Output, queue: &str, what: &str) {
         Output::Json => {
             print::json(&json!({ "queue": queue, "removed": {}, "total": 0, "is_interrupted": false }));
         }
-        Output::Text => print::line(&format!("queue {queue} has no such jobs ({what})")),
+        Output::Text => print::line(&format!("queue {queue} has nothing to remove ({what})")),
     }
 }
 

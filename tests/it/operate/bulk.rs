@@ -109,10 +109,13 @@ async fn a_dry_run_names_every_bad_line_and_sends_nothing() {
     let bench = Bench::new().await;
     let lines = b"{\"type\":\"t\"}\n{\"type\":5}\nx\n{\"type\":\"t\"}\n";
     let ended = submit(&bench, lines, &["--dry-run"]);
-    assert_eq!(ended.stdout, "2 good, 2 bad (dry run: nothing was sent)\n");
+    assert_eq!(ended.stdout, "good lines 2, bad lines 2 (dry run: nothing was sent)\n");
     let said = ended.fails(2);
     assert!(said.contains("line 2: its `type` is `5`") && said.contains("line 3: it is no JSON"), "{said}");
-    assert_eq!(submit(&bench, b"{\"type\":\"t\"}", &["--dry-run"]).ok(), "1 good, 0 bad (dry run: nothing was sent)\n");
+    assert_eq!(
+        submit(&bench, b"{\"type\":\"t\"}", &["--dry-run"]).ok(),
+        "good lines 1, bad lines 0 (dry run: nothing was sent)\n"
+    );
     assert!(json(&bench, &["jobs", "ls"])["jobs"].as_array().unwrap().is_empty());
 }
 

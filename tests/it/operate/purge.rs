@@ -42,7 +42,7 @@ async fn a_purge_takes_what_waits_and_never_what_runs() {
     // The key is free, and so is the limit: a new job of it waits for the one that runs, not for ghosts.
     let again = NewJob { idempotency_key: Some("once".to_owned()), ..job("again", "q") };
     assert!(bench.store.enqueue(&[again]).await.unwrap()[0].is_new);
-    assert!(run(&bench, &["queues", "purge", "q", "--state", "parked"]).ok().contains("no such jobs"));
+    assert!(run(&bench, &["queues", "purge", "q", "--state", "parked"]).ok().contains("has nothing to remove"));
 }
 
 /// The same id twice, as another program may push it: one of the two was handed out.

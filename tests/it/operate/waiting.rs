@@ -37,9 +37,11 @@ async fn wait_tells_of_each_of_many_and_fails_when_one_does() {
     assert_eq!(ended.stdout, "a done 1\nb dlq no luck\n");
     let said = ended.fails(1);
     assert!(said.contains("job `c` is still `ready` after 10ms") && said.contains("no job `nope`"), "{said}");
+    assert!(said.contains("serves queue `q`") && said.contains("queues show q"), "{said}");
     assert_eq!(run(&bench, &["jobs", "wait", "a", "a"]).ok(), "a done 1\na done 1\n");
-    let lines = run(&bench, &["jobs", "wait", "a", "b", "--output", "json"]).fails(1);
-    assert_eq!(lines, "");
+    let both = run(&bench, &["jobs", "wait", "a", "b", "--output", "json"]);
+    assert!(both.stdout.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{both:?}");
+    assert_eq!((both.stdout.lines().count(), both.fails(1).as_str()), (2, ""));
     assert!(run(&bench, &["jobs", "wait", "b"]).fails(1).contains("caused by: no luck"));
     assert!(run(&bench, &["jobs", "wait", "nope"]).fails(1).contains("no job `nope`"));
     assert!(run(&bench, &["jobs", "wait"]).fails(2).contains("<ID>"));
@@ -92,6 +94,19 @@ async fn a_parked_job_is_shown_as_parked_until_its_turn() {
     end(&bench.store, &taken[0], done("")).await;
     assert_eq!(json(&bench, &["jobs", "show", "b"])["status"], "ready");
     bench.check().await;
+}
+
+#[tokio::test]
+async fn a_pause_says_what_it_means_and_names_a_queue_that_may_be_meant() {
+    let bench = Bench::new().await;
+    bench.store.enqueue(&[job("a", "mail")]).await.unwrap();
+    let paused = run(&bench, &["queues", "pause", "mail"]);
+    assert_eq!((paused.stderr.as_str(), paused.code), ("", 0));
+    assert!(paused.stdout.contains("is paused: what runs goes on") && paused.stdout.contains("queues resume mail"));
+    assert!(run(&bench, &["queues", "resume", "mail"]).ok().contains("is not paused"));
+    let misspelt = run(&bench, &["queues", "pause", "mial"]);
+    assert_eq!(misspelt.code, 0, "a queue may be paused before its first job");
+    assert!(misspelt.stderr.contains("`mial` is new") && misspelt.stderr.contains("`mail`"), "{misspelt:?}");
 }
 
 /// The row of another program: the name of its key is not built from words that are none.

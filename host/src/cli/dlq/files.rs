@@ -200,7 +200,7 @@ async fn import_lines(store: &Store, lines: &mut Lines, imported: &mut Imported)
         let is_line = tokio::select! {
             biased;
             _ = &mut interrupt => {
-                print::note("interrupted; the same command goes on where it was");
+                print::note("interrupted: the same command again leaves alone what is there already");
                 return Ok(ExitCode::from(INTERRUPTED));
             }
             is_line = lines.advance() => is_line.map_err(way_out)?,

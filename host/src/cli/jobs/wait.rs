@@ -43,7 +43,25 @@ fn ended(id: &JobId, record: &JobRecord, limit: Duration) -> Result<(), Failure>
     }
     let state = visible(&record.text("status").unwrap_or_default());
     Err(Failure::new(format!("job `{id}` is still `{state}` after {}", format_duration(limit)))
-        .hint(format!("it goes on; look again with `wasmhost jobs show {id}`")))
+        .hint(outlook(id, record)))
+}
+
+/// What a job that has not ended waits for, and how to see more.
+fn outlook(id: &JobId, record: &JobRecord) -> String {
+    let queue = visible(&record.queue());
+    match record.state() {
+        Some(JobState::Ready) => format!(
+            "no host has taken it: is one there that serves queue `{queue}`, and is the queue paused or busy? \
+             `wasmhost queues show {queue}`"
+        ),
+        Some(JobState::Scheduled) => {
+            let time = record.time("run_at_nano").map(|time| format!(" at {time}")).unwrap_or_default();
+            format!("it runs{time}; wait for it with `wasmhost jobs wait {id}`")
+        }
+        // Parked, or a word of another program.
+        None => format!("it waits for the jobs of its limit key; `wasmhost jobs show {id}`"),
+        Some(_) => format!("it runs on; wait for it with `wasmhost jobs wait {id}`"),
+    }
 }
 
 /// Waits for jobs in their order, all of them together at most `limit`. Each is told of, also when others failed.

@@ -65,11 +65,11 @@ pub(super) async fn run(
             Step::Job(job) => sender.add(lines.number(), *job).await?,
             Step::Refused(failure) => {
                 sender.send().await?;
-                let hint = sender.progress(Some(lines.number()), "mend the line");
+                let hint = sender.progress(Some(lines.number()), "mend the line and go on there");
                 return Err(failure.hint(hint));
             }
             Step::Interrupted => {
-                print::note(&format!("interrupted: {}", sender.progress(sender.first_unsent(), "to go on")));
+                print::note(&format!("interrupted: {}", sender.progress(sender.first_unsent(), "go on there")));
                 return Ok(ExitCode::from(INTERRUPTED));
             }
             Step::End => {
@@ -109,7 +109,7 @@ pub(super) async fn check(global: &Global, file: &Path, template: &NewJob) -> Re
     }
     match global.output {
         Output::Json => print::json_line(&json!({ "good": n_good, "bad": n_bad, "is_dry_run": true })),
-        Output::Text => print::line(&format!("{n_good} good, {n_bad} bad (dry run: nothing was sent)")),
+        Output::Text => print::line(&format!("good lines {n_good}, bad lines {n_bad} (dry run: nothing was sent)")),
     }
     Ok(if n_bad == 0 { ExitCode::SUCCESS } else { ExitCode::from(USAGE) })
 }
@@ -199,7 +199,7 @@ impl Sender {
                  them after {}",
                 format_duration(timeout)
             ))
-            .hint(self.progress(Some(last + 1), "when there are enough replicas"))),
+            .hint(self.progress(Some(last + 1), "when there are enough replicas go on there"))),
         }
     }
 
@@ -212,7 +212,8 @@ impl Sender {
     /// The failure of a batch, with what is known of its lines.
     fn failed(&self, error: crate::store::Error) -> Failure {
         let is_unsure = matches!(error, crate::store::Error::Unreachable { .. } | crate::store::Error::TimedOut { .. });
-        let way_out = error.hint().map(|hint| format!("{hint}; then")).unwrap_or_else(|| "to go on".to_owned());
+        let way_out =
+            error.hint().map(|hint| format!("{hint}; then go on there")).unwrap_or_else(|| "go on there".to_owned());
         let (first, last) = self.ends();
         let mut hint = self.progress(Some(first), &way_out);
         if is_unsure {
@@ -228,9 +229,9 @@ impl Sender {
     fn progress(&self, next: Option<u64>, way_out: &str) -> String {
         let counts = self.counts();
         match next {
-            Some(next) => {
-                format!("{counts}, nothing from line {next} on; {way_out}, submit from there: tail -n +{next} FILE")
-            }
+            Some(next) => format!(
+                "{counts}, nothing from line {next} on; {way_out}: tail -n +{next} FILE | wasmhost submit --lines -"
+            ),
             None => counts,
         }
     }
