@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use clap::{Arg, Command};
 
+use super::submit::bulk::LINE_BYTES_MAX;
 use crate::job::submission::FIELDS;
 
 /// The text of `docs/cli.md`.
@@ -127,10 +128,11 @@ fn meaning(arg: &Arg) -> String {
 
 /// The fields of a line, below `submit`.
 fn write_fields(text: &mut String) {
-    text.push_str(
+    let _ = write!(
+        text,
         "\nThe fields of a line of `--lines`. One that is `null` is not given; one that is not in this table is refused, \
          with the number of its line. The jobs of the lines before it are enqueued, in batches of which each is enqueued \
-         whole or not at all.\n\n| field | value | meaning |\n| --- | --- | --- |\n",
+         whole or not at all. A line has at most {LINE_BYTES_MAX} bytes.\n\n| field | value | meaning |\n| --- | --- | --- |\n",
     );
     for field in FIELDS {
         let _ = writeln!(text, "| `{}` | {} | {} |", field.name, cell(field.form), cell(field.what));

@@ -1,6 +1,6 @@
 //! `wasmhost submit`: a producer for the shell.
 
-mod bulk;
+pub(super) mod bulk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

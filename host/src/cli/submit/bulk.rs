@@ -22,7 +22,7 @@ use crate::job::submission::read_job;
 use crate::store::{ENQUEUE_MAX, Replicas, Store};
 
 /// Longest line in bytes: the largest payload in base64, or as text with some escapes.
-const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(in crate::cli) const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A batch with this many bytes of payload is sent, however few jobs it has.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long a job waits for others to be sent with it.
