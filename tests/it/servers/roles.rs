@@ -93,7 +93,9 @@ async fn each_role_does_its_work_with_what_its_file_grants() {
     // The folder's jumpscript ends as its payload says: this one is rejected, and so in the DLQ.
     let failed = producer.cli(&["submit", "--type", "end", "--payload", "reject", "--wait"]).run();
     assert_eq!(failed.code, 1, "{}", failed.stderr);
-    let commands: [&[&str]; 16] = [
+    let parked = producer.cli(&["submit", "--type", "echo", "--queue", "unserved", "--limit-key", "a"]).run().ok();
+    let commands: [&[&str]; 17] = [
+        &["jobs", "show", parked.trim()],
         &["queues", "ls"],
         &["queues", "show", "default"],
         &["queues", "pause", "mail"],
@@ -229,6 +231,7 @@ fn of_role(role: &str) -> (Vec<&'static str>, Vec<&'static str>) {
                 "hsetnx",
                 "info",
                 "llen",
+                "lpos",
                 "smembers",
                 "subscribe",
                 "time",
