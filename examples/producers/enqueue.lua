@@ -231,14 +231,14 @@ local NOTHING = {}
 
 -- What many calls do without. Making a function costs Redis more than calling it, so those of a part are made when the
 -- first of them is wanted. A file adds its part as a function that makes it.
-local parts = {}
+local parts, made = {}, {}
 local function part(name)
-  local made = parts[name]
-  if type(made) == 'function' then
-    made = made()
-    parts[name] = made
+  local one = made[name]
+  if not one then
+    one = parts[name]()
+    made[name] = one
   end
-  return made
+  return one
 end
 
 local queues = {}

@@ -224,6 +224,10 @@ async fn a_full_queue_refuses_the_batch_or_drops_its_oldest() {
     set(&bench, QueueChange { on_full: Some(OnFull::DropOldest), ..QueueChange::default() }).await;
     bench.store.enqueue(&[job("c", "q"), job("d", "q")]).await.unwrap();
     assert_eq!(bench.field("a", "status").await, "cancelled");
-    assert_eq!(ids(&take(&bench.store, "q", 9).await), ["b", "c", "d"]);
+    bench.store.enqueue(&[job("e", "q"), job("f", "q")]).await.unwrap();
+    for id in ["b", "c"] {
+        assert_eq!(bench.field(id, "status").await, "cancelled", "two in one call");
+    }
+    assert_eq!(ids(&take(&bench.store, "q", 9).await), ["d", "e", "f"]);
     bench.check().await;
 }
