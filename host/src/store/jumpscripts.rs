@@ -174,6 +174,25 @@ impl Store {
         })
     }
 
+    /// Words that a job's type may say and that something serves: all of them, or some hundred of very many.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn types_served(&self) -> Result<Vec<String>, Error> {
+        let mut command = redis::cmd("HSCAN");
+        command.arg(self.keys.route()).arg(0).arg("COUNT").arg(500);
+        let what = "the types that are served";
+        let mut reply = Reply::new(self.link.command(what, &command).await?, self.address(), what);
+        reply.next()?;
+        let mut pairs = reply.nested()?;
+        let mut types = Vec::with_capacity(pairs.len() / 2);
+        while !pairs.is_empty() {
+            types.push(pairs.text()?);
+            pairs.next()?;
+        }
+        Ok(types)
+    }
+
     /// The code of a digest, checked against it; `None` when it is not there.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ use self::held::{Held, HeldJobs};
 use self::peeks::Peeks;
 use self::redis_state::RedisState;
 use self::sink::{Report, Sinks};
-use self::unknown::UnknownTypes;
+use self::unknown::{Resolved, UnknownTypes};
 use self::wake::Wake;
 use crate::executor::{Attempt, Completion, Completions, Executor};
 use crate::job::{JobId, Reserved};
@@ -259,7 +259,7 @@ impl Worker {
                     gathering = if self.completions.is_ripe() { None } else { gathering.or(Some(Instant::now() + GATHER)) };
                 }
                 () = until(gathering), if gathering.is_some() => gathering = None,
-                (job, digest) = self.unknown.next(), if self.unknown.is_waiting() => self.start_resolved(job, digest),
+                (job, resolved) = self.unknown.next(), if self.unknown.is_waiting() => self.start_resolved(job, resolved),
                 Some(signal) = self.signals.recv() => {
                     let is_subscribed_anew = matches!(signal, Signal::Resubscribed);
                     self.signalled(signal);
@@ -480,9 +480,12 @@ impl Worker {
         if self.is_draining {
             return self.release(&job);
         }
-        if job.digest.is_none() && !self.unknown.is_known_missing(&job.job_type, self.seen.borrow().rev) {
-            let cancel = CancelFlag::new();
-            self.held.insert(Held::of(&job, cancel.clone()));
+        if job.digest.is_none() {
+            let known = self.unknown.known_missing(&job.job_type, self.seen.borrow().rev);
+            if let Some(why) = known {
+                return self.reject(&Held::of(&job, CancelFlag::new()), &why);
+            }
+            self.held.insert(Held::of(&job, CancelFlag::new()));
             return self.unknown.wait(job);
         }
         let cancel = CancelFlag::new();
@@ -490,16 +493,19 @@ impl Worker {
         self.launch(job, cancel);
     }
 
-    /// Starts a job whose type was unknown when it was handed out; without a digest the executor rejects it.
-    fn start_resolved(&mut self, mut job: Reserved, digest: Option<crate::jumpscript::Digest>) {
+    /// Starts a job whose type was unknown when it was handed out, or rejects it.
+    fn start_resolved(&mut self, mut job: Reserved, resolved: Resolved) {
         let Some(mut held) = self.held.remove(&job.id, &job.token) else { return };
         if self.is_draining {
             return self.release(&job);
         }
-        job.digest = digest;
-        held.digest = digest;
-        if digest.is_none() {
-            self.unknown.is_missing(&job.job_type, self.seen.borrow().rev);
+        match resolved {
+            Ok(digest) => (job.digest, held.digest) = (Some(digest), Some(digest)),
+            Err(why) => {
+                self.reject(&held, &why);
+                let revision = self.seen.borrow().rev;
+                return self.unknown.is_missing(&job.job_type, revision, why);
+            }
         }
         let cancel = held.cancel.clone();
         self.held.insert(held);
@@ -512,17 +518,20 @@ impl Worker {
     }
 
     fn release(&mut self, job: &Reserved) {
-        let held = Held::of(job, CancelFlag::new());
-        if let Some(settle) = settle::settle(
-            &self.policy,
-            &held,
-            RetryWish::default(),
-            Duration::ZERO,
-            Outcome::Cancelled,
-            &Default::default(),
-        ) {
-            self.settles.push_back(settle);
-        }
+        self.end_unrun(&Held::of(job, CancelFlag::new()), Outcome::Cancelled);
+    }
+
+    fn reject(&mut self, held: &Held, why: &str) {
+        let outcome = Outcome::Rejected { reason: why.to_owned() };
+        log_end(held, &outcome, 0);
+        self.end_unrun(held, outcome);
+    }
+
+    /// Ends an attempt that no executor was given.
+    fn end_unrun(&mut self, held: &Held, outcome: Outcome) {
+        let (wish, spread) = (RetryWish::default(), Duration::ZERO);
+        let settle = settle::settle(&self.policy, held, wish, spread, outcome, &Default::default());
+        self.settles.extend(settle);
     }
 
     fn count(&mut self, settle: &Settle, settled: &Settled) {
