@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::bridge::{self, Bridge};
 use crate::config::{self, Config, Sources};
 use crate::executor::wasm::{WasmExecutor, WasmOptions};
 use crate::job::{StoreId, visible};
@@ -22,6 +23,7 @@ use crate::maintenance::Maintenance;
 use crate::node;
 use crate::permissions::KeepOut;
 use crate::ports::{BoxFuture, Candidate, PublishError, PublishRule, Published, Publisher, Pulse};
+use crate::protocol::Protocol;
 use crate::sandbox::{self, Compiler, Sandbox};
 use crate::scripts_folder::{self, Params, ScriptsFolder};
 use crate::store::embedded::{self, Embedded};
@@ -93,6 +95,7 @@ impl Host {
         options: &store::Options,
     ) -> Result<Self, Error> {
         let store = Store::connect(StoreId::default(), options).await?;
+        refuse_on_cluster(config, &store)?;
         store.server_notes().iter().for_each(|note| tracing::warn!(note, "redis is usable, but"));
         let mut sandbox_options = sandbox_options(config, compiler);
         // Behind Sentinels and on a Cluster the configuration does not name every server.
@@ -126,6 +129,7 @@ impl Host {
         let (stop_worker, worker_stopped) = watch::channel(false);
         let (stop_rest, rest_stopped) = watch::channel(false);
         let (tell_faults, file_faults) = watch::channel(Vec::new());
+        let list_faults = bridge::Faults::default();
         let (tell_limits, limits) = watch::channel(config.health);
 
         let folder = match &config.scripts {
@@ -139,12 +143,13 @@ impl Host {
             gid: config.gid,
             nid: config.nid,
             roles: config.roles.clone(),
-            queues: config.queues.iter().map(|queue| queue.name.clone()).collect(),
+            queues: config.served_queues().into_iter().map(|queue| queue.name).collect(),
             loops: vec![node::Loop { name: "worker".to_owned(), queue: None, pulse }],
             data: config.data.clone(),
             pool_size,
             file_faults,
             queue_faults: worker.faults(),
+            list_faults: list_faults.subscribe(),
             limits,
         });
         let on_flushed = Box::new(move || {
@@ -166,6 +171,10 @@ impl Host {
             let reloader = node::Reloader::new(config.clone(), sources, tell_limits, level)
                 .map_err(|error| Error::Other(format!("SIGHUP cannot be handled: {error}")))?;
             services.start("reloader", |stopped| reloader.run(stopped));
+        }
+        for bridge in bridges(config) {
+            let service = bridge::Service::new(store.clone(), bridge, &config.node, list_faults.clone());
+            services.start("bridge", |stopped| service.run(stopped));
         }
         let worker_done = tokio::spawn(worker.run(worker_stopped));
         Ok(Self {
@@ -350,7 +359,7 @@ pub fn own_compiler() -> Compiler {
 
 fn worker_options(config: &Config, concurrency: usize) -> worker::Options {
     worker::Options {
-        queues: config.queues.iter().map(|queue| (queue.name.clone(), queue.weight)).collect(),
+        queues: config.served_queues().into_iter().map(|queue| (queue.name, queue.weight)).collect(),
         is_strict: config.is_strict,
         concurrency,
         lease: config.lease,
@@ -361,6 +370,26 @@ fn worker_options(config: &Config, concurrency: usize) -> worker::Options {
         retry: config.retry,
         unknown_type_wait: UNKNOWN_TYPE_WAIT,
     }
+}
+
+/// The keys of other systems have no hash tag: on a Cluster they lie with other nodes than ours, and no script reaches
+/// both.
+fn refuse_on_cluster(config: &Config, store: &Store) -> Result<(), Error> {
+    match config.protocols.first().filter(|_| store.is_cluster()) {
+        None => Ok(()),
+        Some(protocol) => Err(Error::Other(format!(
+            "protocol `{protocol}` cannot be served on a Redis Cluster: its keys and ours lie with different nodes\n\
+             hint: leave `--protocol` out, or name a Redis that is no Cluster, which its programs push to"
+        ))),
+    }
+}
+
+/// The bridges to the systems that the configuration names.
+fn bridges(config: &Config) -> Vec<Arc<dyn Bridge>> {
+    let bridge = |protocol: &Protocol| match protocol {
+        Protocol::Hero => Arc::new(bridge::Hero::new(&config.hero_types)) as Arc<dyn Bridge>,
+    };
+    config.protocols.iter().map(bridge).collect()
 }
 
 /// One thread for guests per core; one core is left to Redis when it runs here. A second guest thread on two cores

@@ -12,6 +12,7 @@ pub mod jumpscript;
 pub mod outcome;
 pub mod permissions;
 pub mod ports;
+pub mod protocol;
 pub mod retry;
 pub mod shutdown;
 pub mod telemetry;
@@ -25,6 +26,7 @@ pub mod watch;
 pub mod executor;
 
 // Layer 3: services.
+pub mod bridge;
 pub mod dev;
 pub mod maintenance;
 pub mod node;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::clock::format_duration;
 use crate::permissions::HTTP_PATTERNS_MAX;
-use crate::{config, effects, job, jumpscript, maintenance, node, retry, sandbox, store, worker};
+use crate::protocol::hero;
+use crate::{bridge, config, effects, job, jumpscript, maintenance, node, retry, sandbox, store, worker};
 
 /// The text of `docs/limits.md`.
 #[must_use]
@@ -101,6 +102,14 @@ fn of_hosts_and_jobs() -> Vec<Row> {
             "an error, tried again",
             "redis.command_timeout",
         ),
+        ("types of a protocol", config::TYPES_MAX.to_string(), "refused at start", "protocol.hero.types"),
+        (
+            "jobs of another system taken over ahead, for each queue",
+            bridge::WAITING_MAX.to_string(),
+            "stay in their list",
+            "",
+        ),
+        ("reply to Hero that nobody takes", time(hero::REPLY_TTL), "removed", ""),
         ("free disk space", mib(config::HEALTH_DISK_MIB), "health is red", "health.disk_mib"),
         ("available memory", mib(config::HEALTH_MEMORY_MIB), "health is red", "health.memory_mib"),
         ("silence of a loop of the worker", time(config::HEALTH_STALL), "health is red", "health.stall"),

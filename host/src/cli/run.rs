@@ -13,6 +13,7 @@ use crate::clock::parse_duration;
 use crate::config::{Config, Given, LogFormat, Queue, environment};
 use crate::host::{Host, Reload, own_compiler};
 use crate::permissions::HttpPattern;
+use crate::protocol::Protocol;
 use crate::telemetry;
 
 /// Arguments of `wasmhost run`.
@@ -27,6 +28,9 @@ pub(super) struct RunArgs {
     /// Serve the queues in the order given: a later one only gets what those before it leave over
     #[arg(long)]
     strict: bool,
+    /// Other systems whose messages are taken over: hero (a list, or repeated) [env: WASMHOST_PROTOCOL]
+    #[arg(long = "protocol", value_name = "NAME", value_delimiter = ',')]
+    protocols: Vec<Protocol>,
     /// Jobs that run at once [default: 8 per core]
     #[arg(long, value_name = "N")]
     concurrency: Option<u64>,
@@ -68,6 +72,7 @@ impl RunArgs {
             redis_embedded: self.embedded.then_some(true),
             queues: some(self.queues),
             strict: self.strict.then_some(true),
+            protocols: some(self.protocols),
             concurrency: self.concurrency,
             lease: self.lease,
             grace: self.grace,
@@ -104,7 +109,8 @@ pub(super) async fn run(global: Global, args: RunArgs) -> Result<ExitCode, Failu
 pub(super) async fn until_stopped(mut host: Host, config: &Config) -> Result<ExitCode, Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let queues = config.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>().join(",");
+    let served = config.served_queues();
+    let queues = served.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>().join(",");
     tracing::info!(node = %config.node, redis = host.redis_url(), %queues, concurrency = config.concurrency, "host ready");
     let failed = tokio::select! {
         _ = terminate.recv() => None,

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::value::{Queue, Value, WEIGHT_MAX};
-use super::{PREFIX_BYTES_MAX, QUEUES_MAX};
+use super::{PREFIX_BYTES_MAX, QUEUES_MAX, TYPES_MAX};
 use crate::job::{check_name, visible};
 use crate::permissions::{HTTP_PATTERNS_MAX, HttpPattern};
+use crate::protocol::Protocol;
 
 pub(super) fn between(value: &Duration, least: Duration, most: Duration) -> Result<(), String> {
     if (least..=most).contains(value) {
@@ -87,6 +88,25 @@ pub(super) fn check_roles(roles: &[String]) -> Result<(), String> {
         return Err(format!("names {} roles, at most 100 are allowed", roles.len()));
     }
     roles.iter().try_for_each(|role| check_name("role", role).map_err(|rule| format!("but {rule}")))
+}
+
+pub(super) fn check_protocols(protocols: &[Protocol]) -> Result<(), String> {
+    let twice = protocols.iter().enumerate().find(|(n, protocol)| protocols[..*n].contains(protocol));
+    twice.map_or(Ok(()), |(_, protocol)| Err(format!("but names `{protocol}` twice")))
+}
+
+pub(super) fn check_types(protocol: Protocol, types: &[String]) -> Result<(), String> {
+    if types.is_empty() || types.len() > TYPES_MAX {
+        return Err(format!("must name 1 to {TYPES_MAX} types"));
+    }
+    for (n, name) in types.iter().enumerate() {
+        check_name("type", name).map_err(|rule| format!("but {rule}"))?;
+        check_name("queue", &protocol.queue(name)).map_err(|rule| format!("but {rule}"))?;
+        if types[..n].contains(name) {
+            return Err(format!("but names `{}` twice", visible(name)));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn check_allow_http(patterns: &[HttpPattern]) -> Result<(), String> {

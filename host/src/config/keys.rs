@@ -12,6 +12,7 @@ use super::error::{Error, Origin};
 use super::value::{Environment, Hardening, LogFormat, Queue, Secret, Value};
 use crate::job::visible;
 use crate::permissions::HttpPattern;
+use crate::protocol::Protocol;
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +151,12 @@ settings! {
     #[doc = "Serves the queues in the order given: a later one only gets what those before it leave over. In a file `queues` is then a list of names; the names of a table are in the order of the alphabet."]
     strict: bool = "strict", "WASMHOST_STRICT", "--strict", default "false",
         rule "true or false; not together with a weight other than 1", live false, secret false;
+    #[doc = "Other systems whose messages are taken over: their lists are watched, and the queues of their jobs are served beside `queues`."]
+    protocols: Vec<Protocol> = "protocols", "WASMHOST_PROTOCOL", "--protocol", default "none",
+        rule "names of protocols: hero", live false, secret false;
+    #[doc = "The script types of Hero whose lists `hero:q:work:type:{type}` are watched; their jobs are in the queues `hero-{type}`."]
+    hero_types: Vec<String> = "protocol.hero.types", "WASMHOST_PROTOCOL_HERO_TYPES", "", default "osis,sal,v,python",
+        rule "names without `:`, each once; 1 to 20", live false, secret false;
     #[doc = "How many jobs run at once."]
     concurrency: u64 = "concurrency", "WASMHOST_CONCURRENCY", "--concurrency", default "8 per core",
         rule "1 to 10000", live false, secret false;
@@ -299,7 +306,7 @@ impl Given {
 }
 
 fn is_section(key: &str) -> bool {
-    KEYS.iter().any(|spec| spec.key.split_once('.').is_some_and(|(section, _)| section == key))
+    KEYS.iter().any(|spec| spec.key.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
 }
 
 /// The known key that `key` most likely meant: the same word in another table, or a few letters away.

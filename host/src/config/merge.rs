@@ -16,6 +16,7 @@ use super::{
 };
 use super::{check, redis_url};
 use crate::job::{QUEUE, visible};
+use crate::protocol::{Protocol, hero};
 use crate::retry::{self, RetryPolicy};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -43,6 +44,7 @@ impl Merge<'_> {
         let default_queue = || vec![Queue { name: QUEUE.to_owned(), weight: 1 }];
         let queues = self.take("queues", |g| g.queues.clone(), default_queue, |v| check::check_queues(v))?;
         let is_strict = self.strict(&queues)?;
+        let (protocols, hero_types) = self.protocols()?;
         let cores = self.sources.machine.cores;
         let concurrency = self.take(
             "concurrency",
@@ -106,6 +108,8 @@ impl Merge<'_> {
             node_prefix,
             queues,
             is_strict,
+            protocols,
+            hero_types,
             concurrency: check::to_usize(concurrency),
             lease,
             heartbeat,
@@ -315,6 +319,18 @@ impl Merge<'_> {
             None => Ok(()),
         };
         self.take("strict", |g| g.strict, || false, rule)
+    }
+
+    fn protocols(&mut self) -> Result<(Vec<Protocol>, Vec<String>), Error> {
+        let protocols = self.take("protocols", |g| g.protocols.clone(), Vec::new, |v| check::check_protocols(v))?;
+        let types = || hero::TYPES.map(str::to_owned).to_vec();
+        let hero_types = self.take(
+            "protocol.hero.types",
+            |g| g.hero_types.clone(),
+            types,
+            |v| check::check_types(Protocol::Hero, v),
+        )?;
+        Ok((protocols, hero_types))
     }
 
     fn lease(&mut self) -> Result<(Duration, Duration), Error> {

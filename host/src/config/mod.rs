@@ -25,6 +25,7 @@ pub use value::{Environment, Hardening, LogFormat, Queue, Secret, WEIGHT_MAX};
 
 use crate::job::visible;
 use crate::permissions::HttpPattern;
+use crate::protocol::Protocol;
 use crate::retry::RetryPolicy;
 
 /// The prefix of our own keys.
@@ -37,6 +38,8 @@ pub const CONCURRENCY_PER_CORE: u64 = 8;
 pub const CONCURRENCY_MAX: u64 = 10_000;
 /// Most queues of one host.
 pub const QUEUES_MAX: usize = 100;
+/// Most types of one protocol.
+pub const TYPES_MAX: usize = 20;
 /// How long a job belongs to a silent host.
 pub const LEASE: Duration = Duration::from_secs(30);
 /// Shortest lease.
@@ -134,6 +137,10 @@ pub struct Config {
     pub queues: Vec<Queue>,
     /// Whether a queue only gets what those before it leave over; then every weight is 1.
     pub is_strict: bool,
+    /// Other systems whose messages are taken over, each once.
+    pub protocols: Vec<Protocol>,
+    /// The script types of Hero that are served.
+    pub hero_types: Vec<String>,
     /// Jobs that run at once.
     pub concurrency: usize,
     /// How long a job belongs to a silent host.
@@ -312,6 +319,23 @@ impl Config {
         }
         config.notes.clone_from(&new.notes);
         Ok(Reload { config, applied: changed(true), needs_restart: changed(false) })
+    }
+
+    /// The queues that are served: those that were named, and those of the protocols behind them.
+    #[must_use]
+    pub fn served_queues(&self) -> Vec<Queue> {
+        let mut served = self.queues.clone();
+        for protocol in &self.protocols {
+            let types = match protocol {
+                Protocol::Hero => &self.hero_types,
+            };
+            for name in types.iter().map(|name| protocol.queue(name)) {
+                if !served.iter().any(|queue| queue.name == name) {
+                    served.push(Queue { name, weight: 1 });
+                }
+            }
+        }
+        served
     }
 
     /// A setting by its key.

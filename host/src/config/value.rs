@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::clock::{format_duration, parse_duration};
 use crate::job::{check_name, visible};
 use crate::permissions::HttpPattern;
+use crate::protocol::Protocol;
 
 /// Largest weight of a queue.
 pub const WEIGHT_MAX: u32 = 100;
@@ -150,6 +151,39 @@ impl Value for Vec<HttpPattern> {
 
     fn show(&self) -> String {
         self.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::parse(text).ok_or_else(|| {
+            let known = Self::ALL.map(Self::word);
+            let distance = |word: &str| strsim::damerau_levenshtein(word, &text.to_lowercase());
+            let near = known.into_iter().min_by_key(|word| distance(word)).filter(|word| distance(word) <= 2);
+            let hint = near
+                .map_or_else(|| format!("there are: {}", known.join(", ")), |word| format!("did you mean `{word}`?"));
+            format!("but there is no protocol `{}`; {hint}", visible(text))
+        })
+    }
+}
+
+impl Value for Vec<Protocol> {
+    const EXPECTED: &'static str = "must be a list of names of protocols";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect()
+    }
+
+    fn from_toml(value: &toml::Value) -> Result<Self, String> {
+        let bad = || Self::EXPECTED.to_owned();
+        let list = value.as_array().ok_or_else(bad)?;
+        list.iter().map(|name| name.as_str().ok_or_else(bad).and_then(str::parse)).collect()
+    }
+
+    fn show(&self) -> String {
+        self.iter().map(|protocol| protocol.word()).collect::<Vec<_>>().join(",")
     }
 }
 

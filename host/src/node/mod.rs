@@ -54,6 +54,8 @@ pub struct Params {
     pub file_faults: watch::Receiver<Vec<String>>,
     /// What keeps queues from being served, each a sentence; empty while all is well.
     pub queue_faults: watch::Receiver<Vec<String>>,
+    /// What keeps lists of other systems from being read, each a sentence; empty while all is well.
+    pub list_faults: watch::Receiver<Vec<String>>,
     /// The thresholds; a new value takes effect at once.
     pub limits: watch::Receiver<config::Health>,
 }

@@ -98,8 +98,8 @@ pub const TABLE: &[Row] = &[
     row(
         "{prefix}:queue:{queue}:counters",
         "hash",
-        "totals: done retried dead reclaimed set_aside dlq_dropped cancelled dropped purged; parked: how many are parked now",
-        "turn, sweep, cancel, enqueue, drop, purge",
+        "totals: done retried dead reclaimed set_aside dlq_dropped cancelled dropped purged unanswered; parked: how many are parked now",
+        "turn, sweep, cancel, enqueue, drop, purge, take_over",
         "one per queue",
     ),
     row(
@@ -113,9 +113,16 @@ pub const TABLE: &[Row] = &[
         "{prefix}:watchers",
         "hash",
         "queue -> Unix milliseconds and the session (`random@node`) of the one host that is blocked on its `ready` list \
-         until then",
-        "sweep, ring",
-        "one field per queue; removed on a clean stop",
+         until then; the same by the name of another system's list",
+        "sweep, ring, watch_lists",
+        "one field per queue or list; removed on a clean stop",
+    ),
+    row(
+        "{prefix}:protocols",
+        "hash",
+        "protocol -> what its programs are told of a job, and when: one write a line (`answer.lua`)",
+        "take_over",
+        "one field per protocol",
     ),
     row(
         "{prefix}:queue:{queue}:prio:{n}",

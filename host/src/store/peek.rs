@@ -17,13 +17,14 @@ use super::meaning::{is_no_script, is_wrong_type};
 use super::script::{self, Reply};
 use super::slots::Node;
 use super::{Error, Reservation, Reserve, Store};
+use crate::effects::Key;
 use crate::job::JobId;
 
-/// A connection of its own that sleeps until a queue has a job.
+/// A connection of its own that sleeps until a list has an entry: the jobs of a queue, or another system's.
 #[derive(Debug)]
 pub struct Peek {
     store: Store,
-    queue: String,
+    list: Vec<u8>,
     connection: Rested,
     sleeper: Arc<Sleeper>,
 }
@@ -93,7 +94,7 @@ impl PeekStop {
 /// How a sleep ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Peeked {
-    /// Whether the queue had a job; else the time was up.
+    /// Whether the list had an entry; else the time was up.
     pub has_woken: bool,
     /// What the reserve behind the sleep took; `None` when there was none.
     pub reservation: Option<Reservation>,
@@ -106,19 +107,13 @@ impl Peek {
         PeekStop { store: self.store.clone(), sleeper: Arc::clone(&self.sleeper) }
     }
 
-    /// The queue it looks at.
-    #[must_use]
-    pub fn queue(&self) -> &str {
-        &self.queue
-    }
-
     /// Closes the connection until the next sleep.
     pub fn close(&mut self) {
         self.connection.close();
         self.sleeper.client.store(0, Ordering::SeqCst);
     }
 
-    /// Sleeps until the queue has a job or `timeout` has passed, then reserves, if asked to. The reserve is on its way
+    /// Sleeps until the list has an entry or `timeout` has passed, then reserves, if asked to. The reserve is on its way
     /// before the sleep begins, so the slots it asks for are promised to this call until it returns.
     ///
     /// Dropping the future closes the connection, and with it the promise. Only if a job arrived in that very moment
@@ -134,12 +129,11 @@ impl Peek {
             None => self.connect().await?,
         };
         if self.sleeper.is_stopped.load(Ordering::SeqCst) {
-            return Err(Error::Refused(format!("the peek at queue `{}` was stopped", self.queue)));
+            return Err(Error::Refused(format!("the peek at `{}` was stopped", String::from_utf8_lossy(&self.list))));
         }
-        let ready = self.store.keys.ready(&self.queue);
         let mut peek = redis::cmd("BLMOVE");
         // From the head to the head: it takes nothing.
-        peek.arg(&ready).arg(&ready).arg("LEFT").arg("LEFT").arg(timeout.as_secs_f64());
+        peek.arg(&self.list).arg(&self.list).arg("LEFT").arg("LEFT").arg(timeout.as_secs_f64());
         let mut pipeline = redis::pipe();
         pipeline.add_command(peek);
         let settles = [];
@@ -366,8 +360,17 @@ impl Store {
     /// A blocking peek at `queue`; the connection is made by the first [`Peek::wait`].
     #[must_use]
     pub fn peek(&self, queue: &str) -> Peek {
-        let connection = Rested::of(self);
-        Peek { store: self.clone(), queue: queue.to_owned(), connection, sleeper: Arc::default() }
+        self.peek_at(self.keys.ready(queue).into_bytes())
+    }
+
+    /// A blocking peek at another system's list.
+    #[must_use]
+    pub fn peek_list(&self, list: &Key) -> Peek {
+        self.peek_at(list.as_bytes().to_vec())
+    }
+
+    fn peek_at(&self, list: Vec<u8>) -> Peek {
+        Peek { store: self.clone(), list, connection: Rested::of(self), sleeper: Arc::default() }
     }
 
     /// The wake channel; the connection is made by the first [`Signals::next`].

@@ -26,7 +26,7 @@ macro_rules! script {
     };
 }
 
-script!(ENQUEUE, "limits.lua", "withdraw.lua", "write_job.lua", "enqueue.lua");
+script!(ENQUEUE, "limits.lua", "withdraw.lua", "write_job.lua", "answer.lua", "enqueue.lua");
 script!(
     TURN,
     "dead.lua",
@@ -34,6 +34,7 @@ script!(
     "withdraw.lua",
     "write_job.lua",
     "effects.lua",
+    "answer.lua",
     "fence.lua",
     "settle.lua",
     "due.lua",
@@ -43,13 +44,13 @@ script!(
 );
 script!(EXTEND, "fence.lua", "extend.lua");
 script!(PROGRESS, "fence.lua", "progress.lua");
-script!(SWEEP, "dead.lua", "limits.lua", "due.lua", "sweep.lua");
+script!(SWEEP, "dead.lua", "limits.lua", "answer.lua", "due.lua", "watch.lua", "sweep.lua");
 script!(RING, "ring.lua");
 script!(PUBLISH, "routes.lua", "publish.lua");
 script!(ADOPT, "routes.lua", "adopt.lua");
 script!(DROP_UNUSED, "routes.lua", "drop_unused.lua");
-script!(REQUEUE, "of_dead.lua", "requeue.lua");
-script!(CANCEL, "limits.lua", "withdraw.lua", "cancel.lua");
+script!(REQUEUE, "answer.lua", "of_dead.lua", "requeue.lua");
+script!(CANCEL, "limits.lua", "withdraw.lua", "answer.lua", "cancel.lua");
 script!(SET_QUEUE, "set_queue.lua");
 script!(LIST, "limits.lua", "list.lua");
 script!(QUEUES, "queues.lua");
@@ -59,7 +60,19 @@ script!(DEAD_ROWS, "dead_rows.lua");
 script!(RECONCILE, "limits.lua", "marks.lua", "reconcile.lua");
 script!(DROP, "of_dead.lua", "forget.lua", "drop.lua");
 script!(IMPORT_DEAD, "import_dead.lua");
-script!(PURGE, "dead.lua", "limits.lua", "forget.lua", "purge.lua");
+script!(PURGE, "dead.lua", "limits.lua", "answer.lua", "forget.lua", "purge.lua");
+script!(LOOK, "foreign.lua", "look.lua");
+script!(
+    TAKE_OVER,
+    "dead.lua",
+    "limits.lua",
+    "withdraw.lua",
+    "write_job.lua",
+    "answer.lua",
+    "foreign.lua",
+    "take_over.lua"
+);
+script!(WATCH_LISTS, "watch.lua", "watch_lists.lua");
 
 /// What producers of any language load: the hosts' own enqueue behind a small, lasting contract (docs/producers.md).
 /// `examples/producers/enqueue.lua` is this text.
@@ -70,6 +83,7 @@ pub const PRODUCER_SCRIPT: &str = concat!(
     include_str!("lua/limits.lua"),
     include_str!("lua/withdraw.lua"),
     include_str!("lua/write_job.lua"),
+    include_str!("lua/answer.lua"),
     include_str!("lua/enqueue.lua"),
     "end)()\n",
     include_str!("lua/producer_end.lua"),

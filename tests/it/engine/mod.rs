@@ -50,13 +50,13 @@ impl Bench {
         Self::on(RedisServer::shared()).await
     }
 
-    async fn on(server: &RedisServer) -> Self {
+    pub(crate) async fn on(server: &RedisServer) -> Self {
         let (store, prefix) = server.store().await;
         Self { store, prefix, raw: server.raw().await }
     }
 
     /// A store whose clock stands at `ms` after [`START`].
-    fn at(&self, ms: i64) -> Store {
+    pub(crate) fn at(&self, ms: i64) -> Store {
         self.store.at(moment(ms))
     }
 

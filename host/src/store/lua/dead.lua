@@ -27,12 +27,13 @@ parts.dead = function()
     end
   end
 
-  -- Makes a job dead. It must have left every other structure before.
+  -- Makes a job dead, and tells the system that it was adopted from. It must have left every other structure before.
   local function dead_letter(q, id, reason, fields)
     call('HSET', JOB .. id, 'status', 'dlq', 'queue', q.name, 'lease_token', '', 'lease_expires_at_nano', '0',
       'run_at_nano', '0', 'dlq_reason', reason, 'dlq_failed_at_nano', now_nano, unpack(fields))
     local length = call('RPUSH', q.dlq, id)
     count(q, 'dead', 1)
+    part('answer').tell(q, id, 'failed', reason)
     tell_ended({ id }, 1)
     -- Two, so that a list that another program filled shrinks.
     for _ = 1, math.min(2, length - DLQ_MAX) do

@@ -32,6 +32,9 @@ local function remove(ids)
     if row.err or row[2] and row[2] ~= q.name then
       part('dead').set_aside(q, id, row.err and 'its key is not a hash' or 'its queue is `' .. sub(row[2], 1, NAME_MAX) .. '`')
     elseif meant[row[1] or ''] then
+      if not is_history and structure ~= 'dlq' then
+        part('answer').tell(q, id, 'failed', 'purged before it was run')
+      end
       forget(q, id, not is_history and row[3])
       gone[#gone + 1] = id
     elseif row[1] == 'cancelled' then

@@ -20,6 +20,7 @@ local function requeue(id)
   if is_reset then
     call('HSET', JOB .. id, 'attempts', '0', 'last_error', '', 'failed_at_nano', '0', 'error_kind', '')
   end
+  part('answer').tell(q, id, 'again', '')
   if is_later then
     to_schedule(q, id, run_s, run_n)
   else

@@ -150,6 +150,8 @@ parts.settle = function()
         q.ttl = math.max(q.ttl or 0, tonumber(ttl))
         keep(digest, tonumber(now_s) + tonumber(ttl))
       end
+      -- Of a queue of another system's jobs (answer.lua), which has a `-` in its name.
+      local is_told = code == 'D' and find(q.name, '-', 1, true) and part('answer').of(q)
       -- What goes back to the head keeps its slot; so does a retry where the order of a key is strict.
       local is_leaving = code == 'F' or code == 'R' and settings(q).key_order ~= 'strict'
       for _ = 1, n_settles do
@@ -163,6 +165,9 @@ parts.settle = function()
           local id = ARGV[place + 1]
           if code == 'D' then
             end_done(q, id, place, token, ttl, firsts[n], lasts[n])
+            if is_told then
+              part('answer').tell(q, id, 'done', ARGV[place + 2])
+            end
           else
             if is_leaving then
               q.gone = q.gone or {}

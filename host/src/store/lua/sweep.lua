@@ -14,9 +14,6 @@ local BUDGET = 500
 -- Above this the records are told apart by their number only; a change by another program is then seen by its own
 -- publish of `workers:jumpscripts:rev`.
 local RECORDS_MAX = 500
--- How long a watch lasts that is not renewed: two sweeps of a host, and a moment.
-local WATCH_MS = 4000
-local WATCHERS = PREFIX .. ':watchers'
 
 local due = part('due')
 local swept = due.swept
@@ -63,29 +60,11 @@ elseif type(check) == 'table' then
   check = 'broken'
 end
 
--- Takes or renews the watch of a queue unless another host has it.
-local function watch(q)
-  local known = try('HGET', WATCHERS, q.name)
-  local ends, owner = match(type(known) == 'string' and known or '', '^(%d+) (%S+)$')
-  local left = ends and tonumber(ends) - now_ms or 0
-  -- An end further away than any lease was written before the clock was set back.
-  if owner ~= session and left > 0 and left <= WATCH_MS then
-    return false
-  end
-  if has_room then
-    -- A full Redis remembers no watch: better that several hosts watch than none.
-    try('HSET', WATCHERS, q.name, whole(now_ms + WATCH_MS) .. ' ' .. session)
-    if owner ~= session then
-      call('PUBLISH', WAKE, 'watch ' .. session .. ' ' .. q.name)
-    end
-  end
-  return true
-end
-
+local watch = part('watch')
 local watched, waiting = {}, {}
 for _, q in ipairs(queues) do
   if not q.trouble then
-    if session ~= '' and watch(q) then
+    if session ~= '' and watch(q.name, session, has_room) then
       watched[#watched + 1] = q.index
     end
     if has_ready(q) then

@@ -42,6 +42,7 @@ parts.withdraw = function()
     call('LTRIM', q.cancelled, -CANCELLED_MAX, -1)
     call('EXPIRE', q.cancelled, CANCELLED_HOURS * 3600)
     count(q, 'cancelled', 1)
+    part('answer').tell(q, id, 'failed', reason)
     tell_ended({ id }, 1)
   end
 
