@@ -4,8 +4,10 @@
 //! prints a table; `make torture CAMPAIGN=kill` runs one of them. Random choices follow from `TORTURE_SEED`, which every
 //! campaign prints.
 //!
-//! Next: `plan` for what jobs do, `invariants` for what must hold, `workers`, `servers` and `timing` for the campaigns.
+//! Next: `plan` for what jobs do, `invariants` for what must hold, `workers`, `servers`, `timing` and `adopted` for
+//! the campaigns.
 
+mod adopted;
 mod fleet;
 mod invariants;
 mod plan;
@@ -52,7 +54,7 @@ fn seed() -> u64 {
 type Campaign = fn(Size) -> Pin<Box<dyn Future<Output = Row>>>;
 
 /// Every campaign by its name.
-const CAMPAIGNS: [(&str, Campaign); 13] = [
+const CAMPAIGNS: [(&str, Campaign); 14] = [
     ("none", |size| Box::pin(workers::no_faults(size))),
     ("kill", |size| Box::pin(workers::kill(size))),
     ("stop", |size| Box::pin(workers::stop(size))),
@@ -66,6 +68,7 @@ const CAMPAIGNS: [(&str, Campaign); 13] = [
     ("instant", |size| Box::pin(timing::instant(size))),
     ("downstream", |size| Box::pin(timing::downstream(size))),
     ("drain", |size| Box::pin(timing::drain(size))),
+    ("hero", |size| Box::pin(adopted::hero(size))),
 ];
 
 /// Plays one campaign in a runtime of its own.
@@ -145,6 +148,11 @@ fn a_dead_downstream_costs_no_job() {
 #[test]
 fn a_drain_whose_host_is_killed_is_finished_by_another() {
     short("drain");
+}
+
+#[test]
+fn what_hero_pushes_is_answered_once_while_hosts_are_killed() {
+    short("hero");
 }
 
 /// The long versions, one after the other, and the table. `CAMPAIGN` names the one to play; none plays all.
