@@ -3,8 +3,9 @@
 //! What is compared alternates, so that a neighbour's noise hits both; the medians are printed. Before the first drain
 //! of a sort up to 5,000 jobs of another queue are drained, which do not count. The native handler shows what the queue
 //! alone costs: it is an executor that nothing but this command uses. Limits by key are measured beside drains without
-//! them; `--scale` measures queues with a million rows instead.
+//! them, jobs of another system beside ours; `--scale` measures queues with a million rows instead.
 
+mod adopted;
 mod drain;
 mod idle;
 mod latency;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
+use self::adopted::Adopted;
 use self::drain::{Bench, Counted, Drain, Handler, connect, median, native, noop};
 use self::idle::Idle;
 use self::latency::{Watched, sent_at};
@@ -94,6 +96,8 @@ struct Figures {
     bytes_per_waiting_job: Option<f64>,
     #[serde(flatten)]
     limits: Option<Limits>,
+    #[serde(flatten)]
+    adopted: Option<Adopted>,
     #[serde(flatten)]
     idle: Option<Idle>,
     jobs: u64,
@@ -193,8 +197,8 @@ async fn measure(
     // Memory comes first: other rows would make the server's tables grow meanwhile.
     let bytes_per_waiting_job = if args.brief { None } else { Some(bench.memory().await?) };
     print::note(&format!("draining {} jobs, native and sandboxed in turn, {} rounds", args.jobs, args.rounds));
-    let (mut native_drains, mut sandboxed, mut enqueued, mut limited) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut native_drains, mut sandboxed, mut enqueued, mut limited, mut adopted) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     warm_up(bench, args, &executor).await?;
     if !args.brief {
         bench.warm_up_limited(args.jobs).await?;
@@ -208,6 +212,10 @@ async fn measure(
             let limited_drain = bench.drain_limited(args.jobs).await?;
             let pairs = if is_private { bench.drain_pairs(round, args.jobs).await? } else { Vec::new() };
             limited.push(Round { unlimited, limited: limited_drain, pairs });
+            // The other system's keys have no prefix of ours: only a private Redis is filled with them.
+            if is_private {
+                adopted.push(bench.drain_adopted_pair(round, args.jobs, &executor).await?);
+            }
         }
     }
     print::note(&format!("latency at {} jobs/s for {} s", latency::RATE, args.seconds));
@@ -243,6 +251,7 @@ async fn measure(
         enqueue_jobs_per_s: median(enqueued),
         bytes_per_waiting_job,
         limits: (!limited.is_empty()).then(|| Limits::of(&limited)),
+        adopted: Adopted::of(&adopted),
         idle,
         jobs: args.jobs,
         rounds: args.rounds,

@@ -7,17 +7,23 @@ use futures_util::StreamExt;
 use super::link::Script;
 use super::script::{self, Lanes, Reply};
 use super::{Error, Store};
+use crate::protocol::Source;
 
 /// Most slow scripts that are remembered.
 const SLOW_MAX: u32 = 100_000;
+/// Jobs of another system in one call.
+const PUSHED_AT_ONCE: usize = 500;
 /// The scripts that are told apart.
-static NAMED: [(&str, &Script); 6] = [
+static NAMED: [(&str, &Script); 9] = [
     ("enqueue", &script::ENQUEUE),
     ("turn", &script::TURN),
     ("extend", &script::EXTEND),
     ("sweep", &script::SWEEP),
     ("list", &script::LIST),
     ("queues", &script::QUEUES),
+    ("look", &script::LOOK),
+    ("take over", &script::TAKE_OVER),
+    ("watch lists", &script::WATCH_LISTS),
 ];
 
 impl Store {
@@ -57,6 +63,34 @@ impl Store {
     pub async fn used_memory(&self) -> Result<u64, Error> {
         let info = self.info("memory").await?;
         Ok(info_value(&info, "used_memory").and_then(|value| value.parse().ok()).unwrap_or(0))
+    }
+
+    /// Pushes jobs to another system's list as its own programs do, each with a record of usual size. The ids of each
+    /// call are the same.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn push_foreign(&self, source: &Source, n: u64) -> Result<(), Error> {
+        let fields = [
+            ("caller_id", "02a1b2c3d4e5f60718293a4b5c6d7e8f90"),
+            ("context_id", "circle-1"),
+            ("script", "null"),
+            ("timeout", "30"),
+            ("retries", "0"),
+            ("concurrent", "false"),
+            ("created_at", "2025-08-14T12:14:34Z"),
+            ("status", "dispatched"),
+        ];
+        for first in (0..n).step_by(PUSHED_AT_ONCE) {
+            let mut pipeline = redis::pipe();
+            for place in first..n.min(first + PUSHED_AT_ONCE as u64) {
+                let id = format!("bench-{place:08}");
+                let record = format!("{}{id}", source.record_prefix);
+                pipeline.del(&record).hset_multiple(&record, &fields).lpush(source.list.as_bytes(), id);
+            }
+            self.link.pipeline("the pushes of jobs", &pipeline).await?;
+        }
+        Ok(())
     }
 
     /// Switches the append-only file on or off, and waits until the server has written what it has so far.

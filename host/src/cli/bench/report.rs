@@ -37,6 +37,17 @@ pub(super) fn queue(output: Output, figures: &Figures) -> Result<(), Failure> {
             ));
             flooded(l);
         }
+        if let Some(adopted) = &f.adopted {
+            let (low, high) = adopted.adopted_rate_ratio_span;
+            print::line(&format!(
+                "taken over from Hero   {:.0} jobs/s in sandboxes, {:.0} % of the rate of ours (pairs of drains: {:.0} to {:.0} %), {:.1} Redis us/job",
+                adopted.adopted_jobs_per_s,
+                adopted.adopted_rate_ratio * 100.0,
+                low * 100.0,
+                high * 100.0,
+                adopted.adopted_redis_us_per_job
+            ));
+        }
         if let Some(idle) = &f.idle {
             print::line(&format!(
                 "idle, {} queues         {:.2} commands/s, {:.2} % CPU, {:.1} MB PSS",
