@@ -251,6 +251,7 @@ fn of_role(role: &str) -> (Vec<&'static str>, Vec<&'static str>) {
                 "hget",
                 "hgetall",
                 "hmget",
+                "hscan",
                 "hsetnx",
                 "info",
                 "lrange",
