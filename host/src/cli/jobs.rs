@@ -176,7 +176,7 @@ pub(super) fn page_shape(page: &Page, limit: u32) -> Value {
 
 pub(super) fn no_job(id: &JobId) -> Failure {
     Failure::new(format!("there is no job `{id}` under this prefix"))
-        .hint("done jobs are removed after 24 h; `wasmhost jobs ls` lists those that are there")
+        .hint("done jobs are removed after 24 h, purged ones at once; `wasmhost jobs ls` lists those that are there")
 }
 
 fn moved(id: &JobId) -> Failure {

@@ -240,9 +240,12 @@ async fn purge(global: &Global, args: PurgeArgs) -> Result<ExitCode, Failure> {
         meant_none(global.output, &queue, &what);
         return Ok(ExitCode::SUCCESS);
     }
-    if !yes && !confirms(&format!("remove {total} jobs of queue {queue} ({what})? [y/N]")) {
-        return Err(Failure::usage(format!("nothing was removed: queue {queue} has {total} such jobs ({what})"))
-            .hint("--yes removes them without asking; they cannot be brought back"));
+    if !yes && !confirms(&format!("remove {} of queue {queue} ({what})? [y/N]", jobs(total))) {
+        return Err(Failure::usage(format!(
+            "nothing was removed; it would be {} of queue {queue} ({what})",
+            jobs(total)
+        ))
+        .hint("--yes removes them without asking; they cannot be brought back"));
     }
     let mut removed = serde_json::Map::new();
     let (mut n_removed, mut is_interrupted) = (0, false);
@@ -277,7 +280,7 @@ async fn purge(global: &Global, args: PurgeArgs) -> Result<ExitCode, Failure> {
         })),
         Output::Text => {
             let of = removed.iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", ");
-            print::line(&format!("{n_removed} jobs of queue {queue} removed ({of})"));
+            print::line(&format!("{} of queue {queue} removed ({of})", jobs(n_removed)));
         }
     }
     outcome?;
@@ -286,6 +289,11 @@ async fn purge(global: &Global, args: PurgeArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::from(INTERRUPTED));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// So many jobs, in words.
+fn jobs(n: u64) -> String {
+    format!("{n} {}", if n == 1 { "job" } else { "jobs" })
 }
 
 /// Says that there is nothing to remove.

@@ -19,7 +19,7 @@ use crate::store::Replicas;
 
 pub(super) const EXAMPLES: &str = "Examples:
   wasmhost submit --type text-stats --payload 'to be or not to be' --wait
-  wasmhost submit --queue mail --type send --payload @mail.json --delay 10m --idempotency-key order-7
+  wasmhost submit --queue mail --type send --payload @mail.json --idempotency-key order-7
   wasmhost submit --queue mail --type send --lines jobs.jsonl
   echo '{\"type\": \"send\", \"payload\": {\"to\": 7}}' | wasmhost submit --lines -";
 
@@ -33,7 +33,7 @@ pub(super) struct SubmitArgs {
     #[arg(long = "type", value_name = "TYPE", required_unless_present = "lines")]
     job_type: Option<String>,
     /// The payload: text, @FILE, or - for stdin
-    #[arg(long, value_name = "TEXT|@FILE|-", default_value = "")]
+    #[arg(long, value_name = "TEXT|@FILE|-", default_value = "", hide_default_value = true)]
     payload: String,
     /// Many jobs, one JSON object a line with these options as its fields; flags are what a line does not say
     #[arg(long, value_name = "FILE|-", conflicts_with_all = ["payload", "idempotency_key", "wait"])]

@@ -119,7 +119,7 @@ pub(super) async fn logs(global: &Global, id: &JobId, is_follow: bool) -> Result
         Output::Text if log.is_empty() => print::note(&match record.state() {
             Some(state) if state.is_final() => format!("job `{id}` is `{state}`; its last attempt logged nothing"),
             _ => format!(
-                "job `{id}` is `{state}`; what an attempt logs is here when it ends (--follow waits for the end)"
+                "job `{id}` is `{state}` and has no log yet: an attempt's log is kept when it ends (see --follow)"
             ),
         }),
         Output::Text => print::line(visible_lines(&log).trim_end()),
