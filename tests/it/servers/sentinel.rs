@@ -101,6 +101,24 @@ async fn jobs_go_on_with_the_new_master_when_the_old_one_dies_and_a_sentinel_han
     assert_eq!(host.stop(), 0);
 }
 
+/// One Sentinel was cut off when the others chose another master, and still names the old one, which still answers.
+#[tokio::test]
+async fn the_master_is_the_one_that_most_sentinels_name() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let sentinels: Vec<_> = (0..3).map(|_| RedisServer::start_sentinel()).collect();
+    for (sentinel, master) in sentinels.iter().zip([&old, &new, &new]) {
+        let port = master.port().to_string();
+        ask::<Value>(sentinel.url(), &["SENTINEL", "MONITOR", "main", "127.0.0.1", &port, "2"]).await.unwrap();
+    }
+    let hosts: Vec<String> = sentinels.iter().map(|s| format!("127.0.0.1:{}", s.port())).collect();
+    let url = format!("redis+sentinel://{}/main", hosts.join(","));
+    for _ in 0..20 {
+        let options = Options { url: url.clone(), prefix: random_prefix(), ..Options::default() };
+        let store = Store::connect(StoreId(0), &options).await.unwrap();
+        assert_eq!(store.setup().server, Some(format!("127.0.0.1:{}", new.port())));
+    }
+}
+
 /// Waits until a replica has everything that was written until now.
 async fn replicated(store: &Store) {
     let mark = NewJob::new("mark", "echo", "");
