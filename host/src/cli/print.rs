@@ -1,6 +1,6 @@
 //! What the user sees: the only place that writes to stdout and stderr.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -35,6 +35,22 @@ pub(super) fn json_line(value: &impl Serialize) {
 /// Writes a line to stderr.
 pub(super) fn note(text: &str) {
     write_all(&mut io::stderr().lock(), text.as_bytes(), true);
+}
+
+/// Whether somebody is there to read a question and to answer it.
+pub(super) fn is_person_there() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks a person; nobody is there to answer unless stdin and stderr are a terminal.
+pub(super) fn confirms(question: &str) -> bool {
+    if !is_person_there() {
+        return false;
+    }
+    note(question);
+    let mut answer = String::new();
+    let is_read = io::stdin().read_line(&mut answer).is_ok();
+    is_read && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
 fn write_all(to: &mut impl Write, bytes: &[u8], with_newline: bool) {

@@ -1,6 +1,5 @@
 //! `wasmhost queues`: what waits where, and what holds for a queue.
 
-use std::io::IsTerminal as _;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -240,7 +239,7 @@ async fn purge(global: &Global, args: PurgeArgs) -> Result<ExitCode, Failure> {
         meant_none(global.output, &queue, &what);
         return Ok(ExitCode::SUCCESS);
     }
-    if !yes && !confirms(&format!("remove {} of queue {queue} ({what})? [y/N]", jobs(total))) {
+    if !yes && !print::confirms(&format!("remove {} of queue {queue} ({what})? [y/N]", jobs(total))) {
         return Err(Failure::usage(format!(
             "nothing was removed; it would be {} of queue {queue} ({what})",
             jobs(total)
@@ -304,17 +303,6 @@ fn meant_none(output: Output, queue: &str, what: &str) {
         }
         Output::Text => print::line(&format!("queue {queue} has nothing to remove ({what})")),
     }
-}
-
-/// Asks a person; nobody is there to answer unless stdin and stderr are a terminal.
-fn confirms(question: &str) -> bool {
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return false;
-    }
-    print::note(question);
-    let mut answer = String::new();
-    let is_read = std::io::stdin().read_line(&mut answer).is_ok();
-    is_read && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
 /// How many jobs of a queue are listed so.

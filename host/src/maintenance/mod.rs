@@ -5,7 +5,8 @@
 //! compiles new code for names that run here before the first job asks for it, and after a FLUSHALL has the scripts
 //! folder publish again.
 //!
-//! Once in a period one host of the fleet also looks for jobs that are in no structure (`store/reconcile.rs`).
+//! Once in a period one host of the fleet also looks for jobs that are in no structure, and for whatever else does not
+//! fit (`store/reconcile`).
 //!
 //! Invariant: nothing here is needed for a job to run; a node without it only learns later.
 
@@ -19,7 +20,7 @@ use crate::executor::wasm::WasmExecutor;
 use crate::jumpscript::{Digest, ScriptName};
 use crate::ports::Seen;
 use crate::shutdown;
-use crate::store::{Pace, Reconciled, Store};
+use crate::store::{Finding, Pace, Repairer, Store, Survey};
 
 /// How often code that nothing names any more is removed.
 const DROP_PERIOD: Duration = Duration::from_secs(60);
@@ -143,7 +144,7 @@ async fn look_for_lost_jobs(store: Store, pace: Pace, mut stop: watch::Receiver<
         tokio::select! {
             () = shutdown::requested(&mut stop) => return,
             found = pass => match found {
-                Ok(Some(found)) => tell(&found),
+                Ok(Some((found, repaired))) => tell(&found, &repaired),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, "lost jobs not looked for"),
             },
@@ -151,16 +152,22 @@ async fn look_for_lost_jobs(store: Store, pace: Pace, mut stop: watch::Receiver<
     }
 }
 
-fn tell(found: &Reconciled) {
-    for job in found.put_back.iter().take(NAMED_MAX) {
-        let queue = crate::job::visible(&job.queue);
-        tracing::warn!(job = %job.id, %queue, state = %job.state, "lost job put back");
+fn tell(found: &Survey, repaired: &[Finding]) {
+    let kind = |finding: &Finding| finding.kind.name;
+    for finding in repaired.iter().filter(|finding| kind(finding).starts_with("lost-")).take(NAMED_MAX) {
+        let (job, queue) = (finding.entry_text(), crate::job::visible(&finding.queue));
+        tracing::warn!(%job, %queue, kind = kind(finding), "lost job put back");
     }
-    let put_back = found.put_back.len();
-    let Reconciled { rows, entries_removed, timed, persisted, odd, .. } = found;
+    let rows = found.rows;
+    for (kind, n) in found.counts() {
+        let n_repaired = repaired.iter().filter(|finding| finding.kind == kind).count();
+        if kind.repairer == Repairer::Nobody {
+            tracing::debug!(kind = kind.name, n, "{}", kind.meaning);
+        } else {
+            tracing::warn!(kind = kind.name, n, n_repaired, "{} (`wasmhost doctor --jobs` names them)", kind.meaning);
+        }
+    }
     if found.is_clean() {
-        tracing::debug!(rows, odd, "no job is lost");
-    } else {
-        tracing::warn!(rows, put_back, entries_removed, timed, persisted, odd, "structures put right");
+        tracing::debug!(rows, "nothing is wrong in the queues");
     }
 }

@@ -22,7 +22,7 @@ use crate::store::node::{Beat, Beaten, ComponentState, Monitoring, Presence, Sil
 pub const BEAT_INTERVAL: Duration = Duration::from_secs(4);
 /// Silence after which any node removes what a host left behind; until then its stamps show by their age that it is
 /// gone.
-pub const SWEEP_AFTER: Duration = Duration::from_secs(3600);
+pub const SWEEP_AFTER: Duration = crate::store::node::HOST_GONE;
 /// Longest time between two reports in `healthcheck:monitoring`; its readers call 240 s too old.
 const MONITORING_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest time that a clean stop spends on its farewell.

@@ -188,6 +188,13 @@ pub const TABLE: &[Row] = &[
         "maintenance",
         "until the next period begins (1 h)",
     ),
+    row(
+        "{prefix}:wrong:{key}",
+        "any",
+        "a key that had another type than it must have, under its own name behind the prefix",
+        "`wasmhost doctor --fix`",
+        "30 days",
+    ),
     row("{prefix}:meta", "hash", "layout: the version of this table", "start of a host", "one"),
     row(
         "{prefix}:wake",
@@ -357,6 +364,12 @@ impl Keys {
         PARTS.map(|part| format!("{}:queue:{queue}:{part}", self.prefix))
     }
 
+    /// One structure of a queue.
+    #[must_use]
+    pub fn queue_part(&self, queue: &str, part: &'static str) -> String {
+        format!("{}:queue:{queue}:{part}", self.prefix)
+    }
+
     /// The list of a queue that workers wait on.
     #[must_use]
     pub fn ready(&self, queue: &str) -> String {
@@ -387,10 +400,41 @@ impl Keys {
         format!("{}:job:*", escaped(&self.prefix))
     }
 
+    /// A pattern for everything but jobs, for SCAN.
+    #[must_use]
+    pub fn others_pattern(&self) -> String {
+        format!("{}:[^j]*", escaped(&self.prefix))
+    }
+
     /// A pattern for whatever may hold ids: everything but jobs and idempotency keys.
     #[must_use]
     pub fn structures_pattern(&self) -> String {
         format!("{}:[^ji]*", escaped(&self.prefix))
+    }
+
+    /// The row of [`TABLE`] that a key belongs to.
+    #[must_use]
+    pub fn row_of(&self, key: &[u8]) -> Option<&'static Row> {
+        find(&self.prefix, self.node.trim_end_matches(':'), std::str::from_utf8(key).ok()?)
+    }
+
+    /// Whether a key stands for one job: an idempotency or a supersede key.
+    #[must_use]
+    pub fn is_of_one_job(&self, key: &[u8]) -> bool {
+        let rest = key.strip_prefix(self.prefix.as_bytes()).unwrap_or_default();
+        rest.starts_with(b":idem:") || rest.starts_with(b":latest:")
+    }
+
+    /// Whether a key was of the wrong type and lies there renamed.
+    #[must_use]
+    pub fn is_wrong(&self, key: &[u8]) -> bool {
+        key.strip_prefix(self.prefix.as_bytes()).is_some_and(|rest| rest.starts_with(b":wrong:"))
+    }
+
+    /// Who watches the lists.
+    #[must_use]
+    pub fn watchers(&self) -> String {
+        format!("{}:watchers", self.prefix)
     }
 
     /// The id in the key of a job.

@@ -48,7 +48,7 @@ pub use self::list::{Filter, LOOKED_MAX, Listed, PAGE_MAX, Page, TimeOf};
 pub use self::peek::{Peek, PeekStop, Peeked, Signal, Signals};
 pub use self::purge::Purge;
 pub use self::queue_settings::{OnFull, QueueChange, QueueSettings};
-pub use self::reconcile::{Pace, PutBack, Reconciled};
+pub use self::reconcile::{Finding, KINDS, Kind, Pace, Repairer, Survey, kinds_document};
 pub use self::records::{JobRecord, QueueInfo};
 pub use self::requeue::{DeadWalk, OfDead};
 pub use self::script::PRODUCER_SCRIPT;

@@ -31,6 +31,9 @@ static MONITORING: Script = node_script!("node_monitoring.lua");
 /// Silence after which a host does not count as alive: three heartbeats.
 pub const NODE_LIVE: Duration = Duration::from_secs(12);
 
+/// Silence after which others remove what a host left behind.
+pub const HOST_GONE: Duration = Duration::from_secs(3600);
+
 /// Who a host is; the same for all its beats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Presence {
@@ -146,6 +149,12 @@ pub struct RegisteredHost {
     pub number: u32,
     /// Time since its last beat.
     pub silence: Duration,
+}
+
+impl From<RegisteredHost> for SilentHost {
+    fn from(host: RegisteredHost) -> Self {
+        Self { silence: host.silence, number: host.number, presence: host.presence }
+    }
 }
 
 /// What the server says about itself.

@@ -55,9 +55,19 @@ script!(SET_QUEUE, "set_queue.lua");
 script!(LIST, "limits.lua", "list.lua");
 script!(QUEUES, "queues.lua");
 script!(ROWS, "marks.lua", "rows.lua");
-script!(ENTRIES, "dead.lua", "entries.lua");
+script!(LOOK_AT_ENTRIES, "limits.lua", "entries.lua", "look_at_entries.lua");
 script!(DEAD_ROWS, "dead_rows.lua");
-script!(RECONCILE, "limits.lua", "marks.lua", "reconcile.lua");
+script!(
+    REPAIR,
+    "dead.lua",
+    "limits.lua",
+    "answer.lua",
+    "due.lua",
+    "marks.lua",
+    "entries.lua",
+    "lost.lua",
+    "repair.lua"
+);
 script!(DROP, "of_dead.lua", "forget.lua", "drop.lua");
 script!(IMPORT_DEAD, "import_dead.lua");
 script!(PURGE, "dead.lua", "limits.lua", "answer.lua", "forget.lua", "purge.lua");

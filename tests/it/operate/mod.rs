@@ -2,6 +2,7 @@
 
 mod bulk;
 mod dlq;
+mod doctor;
 mod files;
 mod filters;
 mod purge;

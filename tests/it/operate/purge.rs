@@ -26,7 +26,10 @@ async fn filled() -> Bench {
 async fn a_purge_takes_what_waits_and_never_what_runs() {
     let mut bench = filled().await;
     let said = run(&bench, &["queues", "purge", "q"]).fails(2);
-    assert!(said.contains("nothing was removed") && said.contains("would be 6 jobs") && said.contains("--yes"), "{said}");
+    assert!(
+        said.contains("nothing was removed") && said.contains("would be 6 jobs") && said.contains("--yes"),
+        "{said}"
+    );
     assert_eq!(json(&bench, &["queues", "show", "q"])["ready"], 2, "nothing was removed");
     let removed = json(&bench, &["queues", "purge", "q", "--yes"]);
     assert_eq!(removed["total"], 6, "{removed}");

@@ -94,7 +94,7 @@ async fn each_role_does_its_work_with_what_its_file_grants() {
     let failed = producer.cli(&["submit", "--type", "end", "--payload", "reject", "--wait"]).run();
     assert_eq!(failed.code, 1, "{}", failed.stderr);
     let parked = producer.cli(&["submit", "--type", "echo", "--queue", "unserved", "--limit-key", "a"]).run().ok();
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 19] = [
         &["jobs", "show", parked.trim()],
         &["queues", "ls"],
         &["queues", "show", "default"],
@@ -111,6 +111,8 @@ async fn each_role_does_its_work_with_what_its_file_grants() {
         &["scripts", "ls"],
         &["submit", "--type", "echo", "--wait"],
         &["doctor"],
+        &["doctor", "--jobs", "--grace", "0s"],
+        &["doctor", "--fix", "--yes", "--grace", "0s"],
         &["queues", "ls", "--output", "json"],
     ];
     for command in commands {
@@ -222,22 +224,28 @@ fn of_role(role: &str) -> (Vec<&'static str>, Vec<&'static str>) {
     match role {
         "producer" => (vec!["ENQUEUE", "PRODUCER"], vec!["eval", "hget", "hgetall", "subscribe", "wait"]),
         "operator" => (
-            [&["ENQUEUE", "QUEUES", "PUBLISH", "DROP_UNUSED"], &OPERATORS[..7]].concat(),
+            [&["ENQUEUE", "QUEUES", "PUBLISH", "DROP_UNUSED", "LOOK_AT_ENTRIES", "ROWS", "REPAIR"], &OPERATORS[..7]]
+                .concat(),
             vec![
                 "get",
                 "hget",
                 "hgetall",
                 "hmget",
+                "hscan",
                 "hsetnx",
                 "info",
                 "llen",
                 "lpos",
+                "lrange",
+                "scan",
                 "smembers",
+                "sscan",
                 "subscribe",
                 "time",
                 "type",
                 "wait",
                 "zrevrange",
+                "zscan",
             ],
         ),
         _ => (
@@ -262,6 +270,7 @@ fn of_role(role: &str) -> (Vec<&'static str>, Vec<&'static str>) {
                 "subscribe",
                 "time",
                 "type",
+                "zrevrange",
                 "zscan",
             ],
         ),

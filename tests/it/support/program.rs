@@ -46,6 +46,11 @@ impl Invocation {
         self
     }
 
+    /// The command itself, to be run in the background.
+    pub fn into_command(self) -> Command {
+        self.0
+    }
+
     pub fn run(mut self) -> Ended {
         let output = self.0.output().expect("the built program starts");
         Ended::of(&output)

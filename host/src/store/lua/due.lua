@@ -10,8 +10,9 @@ parts.due = function()
     return math.max(tonumber(max_attempts or ATTEMPTS_DEFAULT) or ATTEMPTS_DEFAULT, DELIVERIES_MIN)
   end
 
-  local function reclaim(q)
-    local ids = call('ZRANGEBYSCORE', q.inflight, '-inf', whole(now_ms), 'LIMIT', 0, SCAN_MAX)
+  -- Takes back jobs whose lease has ended: those that are named, or some.
+  local function reclaim(q, named)
+    local ids = named or call('ZRANGEBYSCORE', q.inflight, '-inf', whole(now_ms), 'LIMIT', 0, SCAN_MAX)
     if #ids == 0 then
       ids = call('ZRANGEBYSCORE', q.inflight, NANO_SCORES, now_nano, 'LIMIT', 0, SCAN_MAX)
     end

@@ -246,6 +246,29 @@ parts.limits = function()
     write_slots(q, slots)
   end
 
+  -- Counts keys anew and lets in who is parked for them, as far as their limit goes. `running`: jobs that run, by key;
+  -- without it what is counted of them is believed.
+  local function mend_keys(q, keys, running)
+    local states, order = key_states(q, keys)
+    local slots = {}
+    for _, key in ipairs(order) do
+      local state, length = states[key], try('LLEN', parked_list(q, key))
+      state.parked = type(length) == 'number' and length or 0
+      state.running = running and (running[key] or 0) or state.running
+      let_in(q, key, state, slots)
+    end
+    write_key_states(q, states, order)
+    write_slots(q, slots)
+  end
+
+  -- A parked job was taken out of the list of its key.
+  local function unpark(q, key)
+    local states, order = key_states(q, { key })
+    states[key].parked = math.max(0, states[key].parked - 1)
+    write_key_states(q, states, order)
+    count(q, 'parked', -1)
+  end
+
   -- Looks at some slots and keys by chance: what counts as running and does not is given back, and a key whose limit was
   -- raised or taken away lets more in. So a lost count heals, whatever lost it.
   local function mend(q)
@@ -269,7 +292,6 @@ parts.limits = function()
     for _, key in ipairs(some) do
       keys[#keys + 1] = key ~= PAD and key or nil
     end
-    local states, order = key_states(q, keys)
     -- Few slots are counted anew; many are taken as they are.
     local running, n_slots = nil, try('HLEN', q.slots)
     if n_slots == 0 or type(n_slots) == 'number' and n_slots <= 1000 then
@@ -278,17 +300,10 @@ parts.limits = function()
         running[key] = (running[key] or 0) + 1
       end
     end
-    local slots = {}
-    for _, key in ipairs(order) do
-      local state, length = states[key], try('LLEN', parked_list(q, key))
-      state.parked = type(length) == 'number' and length or 0
-      state.running = running and (running[key] or 0) or state.running
-      let_in(q, key, state, slots)
-    end
-    write_key_states(q, states, order)
-    write_slots(q, slots)
+    mend_keys(q, keys, running)
   end
 
   return { parked_list = parked_list, parked_of = parked_of, key_states = key_states, write_key_states = write_key_states,
-    has_key_limits = has_key_limits, admit = admit, release = release, mend = mend }
+    has_key_limits = has_key_limits, admit = admit, release = release, mend = mend,
+    mend_keys = mend_keys, unpark = unpark }
 end

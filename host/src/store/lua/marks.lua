@@ -15,3 +15,10 @@ local function marks(id)
   end
   return named, table.concat(parts, '\n')
 end
+
+-- Whether a row that waits or runs will vanish although it must not. One that never ran may have got its time to live
+-- from a producer who wants just that.
+local function lives_too_short(id, row)
+  local has_ended = row.done_token ~= '' or (row.finished_at_nano ~= '' and row.finished_at_nano ~= '0')
+  return (has_ended or row.status == 'inflight') and call('TTL', JOB .. id) >= 0
+end

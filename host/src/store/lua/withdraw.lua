@@ -20,10 +20,7 @@ parts.withdraw = function()
       local nanos = row.run_at_nano and #row.run_at_nano > 9 and sub(row.run_at_nano, -9) or '000000000'
       return call('ZREM', q.scheduled, nanos .. ':' .. id, id) > 0
     elseif row.limit_key and row.limit_key ~= '' and remove_from(part('limits').parked_list(q, row.limit_key), id) then
-      local states, order = part('limits').key_states(q, { row.limit_key })
-      states[row.limit_key].parked = math.max(0, states[row.limit_key].parked - 1)
-      part('limits').write_key_states(q, states, order)
-      count(q, 'parked', -1)
+      part('limits').unpark(q, row.limit_key)
       return true
     end
     return remove_from(is_priority(row.priority) and prio_list(q, row.priority) or q.ready, id)

@@ -1,17 +1,28 @@
-//! `wasmhost doctor`: prints what the node's doctor found.
+//! `wasmhost doctor`: prints what the node's doctor found; with `--jobs` and `--fix`, what is wrong in the queues.
+
+mod jobs;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::json;
 
 use super::{Failure, Global, Output, print};
+use crate::clock::parse_duration;
 use crate::config::{Given, Origin, Queue};
 use crate::node::State;
 use crate::node::doctor::{self, Diagnosis, Engine};
 
+const EXAMPLES: &str = "Examples:
+  wasmhost doctor
+  wasmhost doctor --jobs
+  wasmhost doctor --fix
+  wasmhost doctor --fix --yes --output json";
+
 /// Arguments of `wasmhost doctor`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, group(ArgGroup::new("walk").multiple(true)))]
 pub(super) struct DoctorArgs {
     /// Look at the private Redis of `wasmhost run --embedded`
     #[arg(long)]
@@ -28,10 +39,32 @@ pub(super) struct DoctorArgs {
     /// Show only the configuration in force, without looking at anything
     #[arg(long)]
     settings: bool,
+    /// Look at every job and every structure in Redis, and change nothing
+    #[arg(long, group = "walk", conflicts_with = "settings")]
+    jobs: bool,
+    /// The same, and repair what is wrong: asks on a terminal; elsewhere it changes nothing without --yes
+    #[arg(long, group = "walk", conflicts_with = "settings")]
+    fix: bool,
+    /// Repair without asking
+    #[arg(long, requires = "fix")]
+    yes: bool,
+    /// Time between the two looks at whatever seems wrong. Longer than a producer takes between the commands with which
+    /// it writes one job: nothing that is on its way is then taken for lost
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "60s", requires = "walk")]
+    grace: Duration,
+    /// How many findings of each kind the text names; JSON names all
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "walk")]
+    examples: usize,
 }
 
-/// Runs the command: exit code 1 when something is red.
+/// Runs the command: exit code 1 when something is red, or left.
 pub(super) async fn run(global: Global, args: DoctorArgs) -> Result<ExitCode, Failure> {
+    let walk = (args.jobs || args.fix).then_some(jobs::Wish {
+        is_fix: args.fix,
+        is_asked: !args.yes,
+        grace: args.grace,
+        examples: args.examples,
+    });
     let given = Given {
         redis_embedded: args.embedded.then_some(true),
         scripts: args.scripts,
@@ -40,6 +73,9 @@ pub(super) async fn run(global: Global, args: DoctorArgs) -> Result<ExitCode, Fa
         ..global.given()
     };
     let config = global.load(given)?;
+    if let Some(wish) = walk {
+        return jobs::run(&config, global.output, &wish).await;
+    }
     let diagnosis = if args.settings {
         Diagnosis { settings: config.settings.clone(), findings: Vec::new() }
     } else {
