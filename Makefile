@@ -33,9 +33,10 @@ torture: setup build ## The engine against its model and under faults, about 40 
 	$(if $(CAMPAIGN),,MODEL_SEQUENCES=20000 cargo test --package wasmhost --test it engine::model -- --nocapture)
 	CAMPAIGN='$(CAMPAIGN)' WASMHOST_PROGRAM='$(CURDIR)/target/release/wasmhost' cargo test --package wasmhost --test it torture::at_length -- --ignored --nocapture
 
-bench: setup build ## Measure the sandbox and the queue; tables here, figures in target/bench
+bench: setup build ## Measure the sandbox, the queue and HTTP; tables here, figures in target/bench
 	cargo bench --package wasmhost --bench sandbox
 	target/release/wasmhost bench
+	target/release/wasmhost bench --http
 
 bench-scale: setup build ## Measure queues with a million due, scheduled and dead jobs; figures in target/bench/scale.json
 	target/release/wasmhost bench --scale

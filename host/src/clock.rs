@@ -107,6 +107,23 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(signed).map_err(|_| format!("`{text}` is negative; a duration is zero or more"))
 }
 
+/// Parses a time, or how long ago it was: `2h`.
+///
+/// # Errors
+/// A sentence that names the text and the accepted forms.
+pub fn parse_moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(ago) = parse_duration(text) {
+        let nanos = i64::try_from(ago.as_nanos()).ok().and_then(|ago| Timestamp::now().nanos().checked_sub(ago));
+        return nanos
+            .filter(|nanos| *nanos > 0)
+            .map(Timestamp::from_nanos)
+            .ok_or_else(|| format!("`{text}` ago is before 1970"));
+    }
+    parse_timestamp(text).map_err(|_| {
+        format!("`{text}` is not a time; write how long ago (30m, 2h, 3 days), RFC 3339 (2026-11-20T08:00:00Z), or Unix seconds")
+    })
+}
+
 /// Writes a duration in its shortest exact form: `500ms`, `30s`, `1m 30s`.
 #[must_use]
 pub fn format_duration(duration: Duration) -> String {
@@ -138,5 +155,16 @@ mod tests {
     fn a_time_before_the_epoch_keeps_its_parts_positive() {
         let time = Timestamp::from_nanos(-1);
         assert_eq!((time.seconds(), time.nanos_in_second()), (-1, 999_999_999));
+    }
+
+    #[test]
+    fn a_moment_is_a_time_or_how_long_ago() {
+        let hour = Timestamp::now().nanos() - parse_moment("1h").unwrap().nanos();
+        assert!((3_500_000_000_000..=3_600_000_000_000).contains(&hour), "{hour}");
+        assert_eq!(parse_moment("1800000000"), Ok(Timestamp::from_millis(1_800_000_000_000)));
+        assert_eq!(parse_moment("2027-01-15T08:00:00Z"), Ok(Timestamp::from_millis(1_800_000_000_000)));
+        for wrong in ["soon", "", "-2h", "9999999h"] {
+            assert!(parse_moment(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -7,6 +7,7 @@
 //! Invariant: a host is whole or not there. When a service ends on its own, all others are stopped and the program
 //! ends with an error; nothing half-alive keeps its place in the fleet.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::bridge::{self, Bridge};
 use crate::config::{self, Config, Sources};
 use crate::executor::wasm::{WasmExecutor, WasmOptions};
+use crate::http;
 use crate::job::{StoreId, visible};
 use crate::jumpscript::{self, Digest, Manifest, ScriptName};
 use crate::maintenance::Maintenance;
@@ -57,6 +59,7 @@ pub struct Host {
     worker_done: Option<tokio::task::JoinHandle<worker::Totals>>,
     embedded: Option<Embedded>,
     redis_url: String,
+    http_address: Option<SocketAddr>,
 }
 
 impl Host {
@@ -109,21 +112,9 @@ impl Host {
         if concurrency < config.concurrency {
             tracing::warn!(asked = config.concurrency, concurrency, "concurrency lowered to the pool's size");
         }
-        let executor = Arc::new(
-            WasmExecutor::start_threads(
-                sandbox,
-                Arc::new(store.clone()),
-                tokio::runtime::Handle::current(),
-                WasmOptions {
-                    threads: guest_threads(&options.url),
-                    concurrency,
-                    memory_bytes_max: config.limits.memory_bytes_max,
-                    node: config.node.clone(),
-                },
-            )
-            .map_err(|error| Error::Other(format!("cannot start the threads for guests: {error}")))?,
-        );
+        let executor = Arc::new(wasm_executor(config, sandbox, &store, &options.url, concurrency)?);
         let pulse = Arc::new(Pulse::new());
+        let running = Arc::clone(&executor);
         let worker =
             Worker::new(store.clone(), executor.clone(), worker_options(config, concurrency), Arc::clone(&pulse));
         let (stop_worker, worker_stopped) = watch::channel(false);
@@ -144,7 +135,7 @@ impl Host {
             nid: config.nid,
             roles: config.roles.clone(),
             queues: config.served_queues().into_iter().map(|queue| queue.name).collect(),
-            loops: vec![node::Loop { name: "worker".to_owned(), queue: None, pulse }],
+            loops: vec![node::Loop { name: "worker".to_owned(), queue: None, pulse: Arc::clone(&pulse) }],
             data: config.data.clone(),
             pool_size,
             file_faults,
@@ -152,6 +143,16 @@ impl Host {
             list_faults: list_faults.subscribe(),
             limits,
         });
+        let http = http_server(config, options, || http::Facts {
+            node: config.node.clone(),
+            board: board.clone(),
+            worker: worker.metrics(),
+            pulse: Arc::clone(&pulse),
+            running: Box::new(move || running.running()),
+            pool_size,
+            stopping: worker_stopped.clone(),
+        })
+        .await?;
         let on_flushed = Box::new(move || {
             board.nudge();
             if let Some(restorer) = &restorer {
@@ -164,6 +165,7 @@ impl Host {
         services.start("watchdog", |stopped| watchdog.run(stopped));
         services.start("health", |stopped| health.run(stopped));
         services.start("maintenance", |stopped| maintenance.run(stopped));
+        let http_address = http.map(|http| services.start_http(http));
         if let Some(folder) = folder {
             services.start("scripts folder", |stopped| folder.run(stopped));
         }
@@ -185,6 +187,7 @@ impl Host {
             worker_done: Some(worker_done),
             embedded: None,
             redis_url: options.url.clone(),
+            http_address,
         })
     }
 
@@ -204,6 +207,12 @@ impl Host {
     #[must_use]
     pub fn redis_url(&self) -> &str {
         &self.redis_url
+    }
+
+    /// Where it serves HTTP, when it does.
+    #[must_use]
+    pub const fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
     }
 
     /// Resolves when a part of the host ended that must not, with a sentence. Cancel-safe.
@@ -255,6 +264,13 @@ struct Services {
 }
 
 impl Services {
+    /// Starts the HTTP server; where it listens.
+    fn start_http(&mut self, server: http::Server) -> SocketAddr {
+        let address = server.address();
+        self.start("http", |stopped| server.run(stopped));
+        address
+    }
+
     /// Starts a service; its name is said when it ends although nobody asked it to.
     fn start<F: Future<Output = ()> + Send + 'static>(
         &mut self,
@@ -267,6 +283,36 @@ impl Services {
             name
         });
     }
+}
+
+/// The guest threads. Must be called on the I/O thread, where code is fetched.
+fn wasm_executor(
+    config: &Config,
+    sandbox: Sandbox,
+    store: &Store,
+    redis_url: &str,
+    concurrency: usize,
+) -> Result<WasmExecutor, Error> {
+    let options = WasmOptions {
+        threads: guest_threads(redis_url),
+        concurrency,
+        memory_bytes_max: config.limits.memory_bytes_max,
+        node: config.node.clone(),
+    };
+    WasmExecutor::start_threads(sandbox, Arc::new(store.clone()), tokio::runtime::Handle::current(), options)
+        .map_err(|error| Error::Other(format!("cannot start the threads for guests: {error}")))
+}
+
+/// The HTTP server, when an address is named for it.
+async fn http_server(
+    config: &Config,
+    redis: &store::Options,
+    facts: impl FnOnce() -> http::Facts,
+) -> Result<Option<http::Server>, Error> {
+    let Some(listen) = config.http.listen else { return Ok(None) };
+    let (token, open) = (config.http.token.clone(), config.http.open.clone());
+    let server = http::Server::start(http::Params { listen, token, open, redis: redis.clone(), facts: facts() });
+    server.await.map(Some).map_err(Error::Other)
 }
 
 /// The service of the scripts folder, which tells its faults to the health checks.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod effects;
 pub mod job;
 pub mod jumpscript;
+pub mod metrics;
 pub mod outcome;
 pub mod permissions;
 pub mod ports;
@@ -22,8 +23,9 @@ pub mod sandbox;
 pub mod store;
 pub mod watch;
 
-// Layer 2: runs one attempt.
+// Layer 2: runs one attempt; shows what the adapters found.
 pub mod executor;
+pub mod views;
 
 // Layer 3: services.
 pub mod bridge;
@@ -33,9 +35,12 @@ pub mod node;
 pub mod scripts_folder;
 pub mod worker;
 
-// Layer 4: composition.
+// Layer 4: what other programs reach.
+pub mod http;
+
+// Layer 5: composition.
 pub mod host;
 pub mod limits;
 
-// Layer 5: the command line.
+// Layer 6: the command line.
 pub mod cli;

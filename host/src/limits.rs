@@ -8,13 +8,15 @@ use std::time::Duration;
 use crate::clock::format_duration;
 use crate::permissions::HTTP_PATTERNS_MAX;
 use crate::protocol::hero;
-use crate::{bridge, config, effects, job, jumpscript, maintenance, node, retry, sandbox, store, worker};
+use crate::{bridge, config, effects, http, job, jumpscript, maintenance, node, retry, sandbox, store, worker};
 
 /// The text of `docs/limits.md`.
 #[must_use]
 pub fn markdown() -> String {
     let mut text = String::from(LIMITS_HEAD);
-    for (name, value, over, key) in of_hosts_and_jobs().into_iter().chain(of_sandboxes()).chain(of_stores()) {
+    for (name, value, over, key) in
+        of_hosts_and_jobs().into_iter().chain(of_sandboxes()).chain(of_stores()).chain(of_http())
+    {
         let key = if key.is_empty() { String::new() } else { format!("`{key}`") };
         let _ = writeln!(text, "| {name} | {value} | {over} | {key} |");
     }
@@ -205,6 +207,37 @@ fn of_stores() -> Vec<Row> {
         ("time between two heartbeats of a node", format_duration(node::BEAT_INTERVAL), "its stamps grow old", ""),
         ("silence after which a host is not alive", format_duration(store::node::NODE_LIVE), "its number is free", ""),
         ("what a silent host left in the hashes", format_duration(node::SWEEP_AFTER), "removed by any node", ""),
+    ]
+}
+
+/// What the HTTP server holds its callers to.
+fn of_http() -> Vec<Row> {
+    let time = |duration: Duration| format_duration(duration).replace(' ', "");
+    vec![
+        (
+            "HTTP connections, also at most half the files of the process",
+            http::CONNECTIONS_MAX.to_string(),
+            "closed at once",
+            "",
+        ),
+        ("waiting for the head of an HTTP request", time(http::HEAD_TIMEOUT), "closed", ""),
+        ("head of an HTTP request to the host", bytes(http::HEAD_BYTES_MAX), "431", ""),
+        ("header fields of an HTTP request to the host", http::HEADERS_MAX.to_string(), "431", ""),
+        ("body of an HTTP request to the host", bytes(http::BODY_BYTES_MAX), "413", ""),
+        ("time for it", time(http::BODY_TIMEOUT), "408", ""),
+        ("bodies and answers of all HTTP requests together", bytes(http::BODIES_BYTES_MAX), "503", ""),
+        ("a peer takes nothing of an answer", time(http::WRITE_TIMEOUT), "closed", ""),
+        ("what an HTTP request asks of Redis", time(http::REDIS_TIMEOUT), "503", ""),
+        ("jobs of one HTTP request", http::BULK_MAX.to_string(), "422", ""),
+        ("HTTP requests that wait for a job", http::WAITS_MAX.to_string(), "503", ""),
+        ("time that one may wait, unless it says otherwise", time(http::WAIT), "202", ""),
+        ("longest time that it may ask for", time(http::WAIT_MAX), "400", ""),
+        ("streams of events over HTTP", http::STREAMS_MAX.to_string(), "503", ""),
+        ("life of a stream", time(http::STREAM_LIFE), "closed", ""),
+        ("wrong tokens of one peer before they are slowed down", http::WRONG_TOKENS_MAX.to_string(), "429", ""),
+        ("shortest HTTP token", bytes(config::TOKEN_BYTES_MIN), "refused at start", "http.token_file"),
+        ("longest HTTP token", bytes(config::TOKEN_BYTES_MAX), "refused at start", "http.token_file"),
+        ("silence of the worker's loop after which `/healthz` fails", time(http::LOOP_SILENCE_MAX), "503", ""),
     ]
 }
 

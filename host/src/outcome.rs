@@ -62,21 +62,41 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The word of every outcome, in the order of [`Outcome::place`].
+    pub const KINDS: [&'static str; 10] = [
+        "done",
+        "failed",
+        "retry",
+        "rejected",
+        "timed_out",
+        "trapped",
+        "out_of_memory",
+        "cancelled",
+        "conflict",
+        "lease_lost",
+    ];
+
+    /// Its place in [`Outcome::KINDS`].
+    #[must_use]
+    pub const fn place(&self) -> usize {
+        match self {
+            Self::Done { .. } => 0,
+            Self::Failed { .. } => 1,
+            Self::Retry { .. } => 2,
+            Self::Rejected { .. } => 3,
+            Self::TimedOut { .. } => 4,
+            Self::Trapped { .. } => 5,
+            Self::OutOfMemory { .. } => 6,
+            Self::Cancelled => 7,
+            Self::Conflict => 8,
+            Self::LeaseLost => 9,
+        }
+    }
+
     /// One word for logs, metrics and the hash's `error_kind`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Done { .. } => "done",
-            Self::Failed { .. } => "failed",
-            Self::Retry { .. } => "retry",
-            Self::Rejected { .. } => "rejected",
-            Self::TimedOut { .. } => "timed_out",
-            Self::Trapped { .. } => "trapped",
-            Self::OutOfMemory { .. } => "out_of_memory",
-            Self::Cancelled => "cancelled",
-            Self::Conflict => "conflict",
-            Self::LeaseLost => "lease_lost",
-        }
+        Self::KINDS[self.place()]
     }
 
     /// The text for the hash's `last_error`; empty for [`Outcome::Done`].

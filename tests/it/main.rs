@@ -10,6 +10,7 @@ mod embedded;
 mod engine;
 mod examples;
 mod hot_reload;
+mod http;
 mod main_job;
 mod node;
 mod operate;

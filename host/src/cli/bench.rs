@@ -3,10 +3,12 @@
 //! What is compared alternates, so that a neighbour's noise hits both; the medians are printed. Before the first drain
 //! of a sort up to 5,000 jobs of another queue are drained, which do not count. The native handler shows what the queue
 //! alone costs: it is an executor that nothing but this command uses. Limits by key are measured beside drains without
-//! them, jobs of another system beside ours; `--scale` measures queues with a million rows instead.
+//! them, jobs of another system beside ours; `--scale` measures queues with a million rows instead, `--http` submitting
+//! over HTTP.
 
 mod adopted;
 mod drain;
+mod http;
 mod idle;
 mod latency;
 mod limits;
@@ -67,6 +69,9 @@ pub(super) struct BenchArgs {
     /// Measure queues with a million due, scheduled and dead jobs instead; takes minutes and 1 GB of memory
     #[arg(long, conflicts_with_all = ["append_only", "brief"])]
     scale: bool,
+    /// Measure submitting over HTTP instead
+    #[arg(long, conflicts_with_all = ["append_only", "brief", "scale"])]
+    http: bool,
     /// Rows of each sort with --scale
     #[arg(long, value_name = "N", default_value_t = 1_000_000, requires = "scale", value_parser = clap::value_parser!(u64).range(50_000..=20_000_000))]
     rows: u64,
@@ -117,17 +122,19 @@ struct AppendOnly {
 
 /// Runs the command.
 pub(super) async fn run(global: Global, args: BenchArgs) -> Result<ExitCode, Failure> {
-    if global.redis.is_some() && (args.append_only || args.scale) {
-        let flag = if args.scale { "--scale" } else { "--append-only" };
+    let alone = [("--append-only", args.append_only), ("--scale", args.scale), ("--http", args.http)];
+    if let (Some(_), Some((flag, _))) = (&global.redis, alone.iter().find(|(_, is_given)| *is_given)) {
         return Err(Failure::usage(format!("{flag} changes a private Redis only, and --redis names another"))
             .hint("leave one of them out; the Redis of --redis is measured as it is configured"));
     }
     let data = std::env::temp_dir().join(format!("wasmhost-bench-{}", std::process::id()));
-    let wasm = read_file(&script_file(args.script.as_deref())?, WASM_BYTES_MAX)?;
-    let result = if args.scale {
-        run_scale(&global, &args, &wasm, &data).await
+    let wasm = || read_file(&script_file(args.script.as_deref())?, WASM_BYTES_MAX);
+    let result = if args.http {
+        run_http(&global, &args, &data).await
+    } else if args.scale {
+        run_scale(&global, &args, &wasm()?, &data).await
     } else {
-        run_queue(&global, &args, &wasm, &data).await
+        run_queue(&global, &args, &wasm()?, &data).await
     };
     // A folder in the system's temporary files that cannot be removed is the system's to remove.
     let _removed = std::fs::remove_dir_all(&data).is_ok();
@@ -145,6 +152,14 @@ async fn run_queue(global: &Global, args: &BenchArgs, wasm: &[u8], data: &Path) 
         result
     }?;
     report::queue(global.output, &figures)
+}
+
+async fn run_http(global: &Global, args: &BenchArgs, data: &Path) -> Result<(), Failure> {
+    let embedded = Embedded::start(data).await.map_err(|text| Failure::from_text(&text))?;
+    let result = async { bench(args, &embedded.address().url).await?.http(data, args.jobs, args.rounds).await };
+    let result = result.await;
+    embedded.stop().await;
+    report::http(global.output, &result?)
 }
 
 async fn run_scale(global: &Global, args: &BenchArgs, wasm: &[u8], data: &Path) -> Result<(), Failure> {

@@ -23,6 +23,9 @@ pub(super) struct DevArgs {
     /// Folder with Rust projects and Wasm files
     #[arg(default_value = ".", value_name = "DIR")]
     folder: PathBuf,
+    /// Serve health, metrics and the job API here, such as 127.0.0.1:8080
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    http: Option<String>,
     /// Where jumpscripts may send HTTP requests, such as api.example.com:443 or 127.0.0.1:* (repeatable) [env: WASMHOST_ALLOW_HTTP]
     #[arg(long = "allow-http", value_name = "HOST:PORT")]
     allow_http: Vec<HttpPattern>,
@@ -39,6 +42,7 @@ pub(super) async fn run(global: Global, args: DevArgs) -> Result<ExitCode, Failu
     let given = Given {
         redis_embedded: Some(true),
         log_level: Some(args.log),
+        http_listen: args.http,
         allow_http: some(args.allow_http),
         ..global.given()
     };
@@ -50,6 +54,9 @@ pub(super) async fn run(global: Global, args: DevArgs) -> Result<ExitCode, Failu
     let host = Host::start(&config, own_compiler(), None).await?;
     if let Some(address) = host.embedded() {
         print::note(&format!("redis on port {} (redis-cli -p {}), {}", address.port, address.port, address.url));
+    }
+    if let Some(address) = host.http_address() {
+        print::note(&format!("http on http://{address}"));
     }
     let (outbox, mut events) = mpsc::channel(64);
     let publisher = Arc::new(StorePublisher::new(host.store().clone()));

@@ -12,11 +12,12 @@ use serde_json::json;
 
 use super::failure::{FAILED, INTERRUPTED};
 use super::filter::{self, DiedArgs, FilterArgs, PageArgs};
-use super::jobs::{no_job, shape, show, text_line};
+use super::jobs::{no_job, show, text_line};
 use super::{Failure, Global, Output, print};
 use crate::clock::{Timestamp, parse_timestamp};
 use crate::job::{JobId, JobState, visible};
 use crate::store::{Filter, JobRecord, OfDead, Store};
+use crate::views;
 
 const LS_EXAMPLES: &str = "Examples:
   wasmhost dlq ls
@@ -159,7 +160,7 @@ pub(super) async fn run(global: Global, command: DlqCommand) -> Result<ExitCode,
             let (store, id) = (global.connect().await?, JobId::from(id.as_str()));
             let record = find(&store, &id).await?;
             match global.output {
-                Output::Json => print::json(&shape(&id, &record, true)),
+                Output::Json => print::json(&views::job(&id, &record, true)),
                 Output::Text => show(&id, &record),
             }
             Ok(ExitCode::SUCCESS)
@@ -180,7 +181,7 @@ async fn list(global: &Global, filter: &Filter, args: &PageArgs) -> Result<ExitC
     let store = global.connect().await?;
     let page = store.find(filter, args.cursor.as_deref(), args.limit as usize).await?;
     if global.output == Output::Json {
-        print::json(&super::jobs::page_shape(&page, args.limit));
+        print::json(&views::page(&page, args.limit));
         return Ok(ExitCode::SUCCESS);
     }
     let row = |job: &JobRecord| {

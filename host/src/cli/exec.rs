@@ -20,6 +20,7 @@ use crate::outcome::Outcome;
 use crate::permissions::HttpPattern;
 use crate::ports::{JobSink, Level};
 use crate::sandbox::{Call, Compiler, Finished, MEMORY_BYTES_MAX, Options, Sandbox};
+use crate::views;
 
 /// Arguments of `wasmhost exec`.
 #[derive(Debug, Args)]
@@ -120,7 +121,7 @@ fn report(output: Output, finished: &Finished) -> ExitCode {
     if output == Output::Json {
         print::json(&Report {
             outcome: outcome.kind(),
-            result: result.map(json_or_text),
+            result: result.map(views::json_or_text),
             error: outcome.error_text(),
             wall_us: usage.wall_us,
             cpu_us: usage.cpu_us,
@@ -147,11 +148,6 @@ fn report(output: Output, finished: &Finished) -> ExitCode {
         }
     }
     ExitCode::from(if result.is_some() { 0 } else { FAILED })
-}
-
-/// A result as JSON when it is JSON, else as text with what is not UTF-8 replaced.
-pub(super) fn json_or_text(bytes: &[u8]) -> serde_json::Value {
-    serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())
 }
 
 /// The payload that an argument stands for: `@FILE`, `-` for stdin, else the text itself.

@@ -4,7 +4,7 @@ use clap::Args;
 use clap::builder::{NonEmptyStringValueParser, TypedValueParser as _};
 
 use super::{Failure, print};
-use crate::clock::{Timestamp, parse_duration, parse_timestamp};
+use crate::clock::{Timestamp, parse_moment};
 use crate::job::{JobState, visible};
 use crate::store::{Filter, Listed, PAGE_MAX, Page, Store, TimeOf};
 
@@ -97,20 +97,6 @@ fn moment_parser() -> impl clap::builder::TypedValueParser<Value = Timestamp> {
     clap::builder::StringValueParser::new().try_map(|text| parse_moment(&text))
 }
 
-/// A time, or how long ago it was.
-fn parse_moment(text: &str) -> Result<Timestamp, String> {
-    if let Ok(ago) = parse_duration(text) {
-        let nanos = i64::try_from(ago.as_nanos()).ok().and_then(|ago| Timestamp::now().nanos().checked_sub(ago));
-        return nanos
-            .filter(|nanos| *nanos > 0)
-            .map(Timestamp::from_nanos)
-            .ok_or_else(|| format!("`{text}` ago is before 1970"));
-    }
-    parse_timestamp(text).map_err(|_| {
-        format!("`{text}` is not a time; write how long ago (30m, 2h, 3 days), RFC 3339 (2026-11-20T08:00:00Z), or Unix seconds")
-    })
-}
-
 /// Says on stderr how a page ended: where the next one begins, and why this one is short.
 pub(super) async fn page_end(store: &Store, page: &Page, queue: Option<&str>, args: &PageArgs) -> Result<(), Failure> {
     match &page.next {
@@ -151,20 +137,4 @@ pub(super) async fn unknown(store: &Store, queue: &str) -> Result<Option<String>
         Some(name) => format!("did you mean `{name}`?"),
         None => "`wasmhost queues ls` lists them; a queue begins with its first job".to_owned(),
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_moment_is_a_time_or_how_long_ago() {
-        let hour = Timestamp::now().nanos() - parse_moment("1h").unwrap().nanos();
-        assert!((3_500_000_000_000..=3_600_000_000_000).contains(&hour), "{hour}");
-        assert_eq!(parse_moment("1800000000"), Ok(Timestamp::from_millis(1_800_000_000_000)));
-        assert_eq!(parse_moment("2027-01-15T08:00:00Z"), Ok(Timestamp::from_millis(1_800_000_000_000)));
-        for wrong in ["soon", "", "-2h", "9999999h"] {
-            assert!(parse_moment(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
-use super::exec::json_or_text;
 use super::failure::FAILED;
 use super::filter::{FilterArgs, MadeArgs, PageArgs, page_end};
 use super::{Failure, Global, Output, print};
-use crate::clock::{Timestamp, format_duration, parse_duration, parse_timestamp};
+use crate::clock::{Timestamp, parse_duration, parse_timestamp};
 use crate::job::{JobId, JobState, visible, visible_lines};
-use crate::store::{Cancelled, Filter, JobRecord, Listed, OfDead, Page};
+use crate::store::{Cancelled, Filter, JobRecord, Listed, OfDead};
+use crate::views::{self, BODIES, facts, id_of};
 
 const LS_EXAMPLES: &str = "Examples:
   wasmhost jobs ls --queue mail --state parked
@@ -116,7 +116,7 @@ pub(super) async fn run(global: Global, command: JobsCommand) -> Result<ExitCode
             let id = JobId::from(id.as_str());
             let record = store.job(&id).await?.ok_or_else(|| no_job(&id))?;
             match global.output {
-                Output::Json => print::json(&shape(&id, &record, true)),
+                Output::Json => print::json(&views::job(&id, &record, true)),
                 Output::Text => show(&id, &record),
             }
         }
@@ -155,23 +155,12 @@ async fn list(global: &Global, filter: &Filter, args: &PageArgs) -> Result<ExitC
     let store = global.connect().await?;
     let page = store.find(filter, args.cursor.as_deref(), args.limit as usize).await?;
     if global.output == Output::Json {
-        print::json(&page_shape(&page, args.limit));
+        print::json(&views::page(&page, args.limit));
     } else {
         print::table(["ID", "STATE", "QUEUE", "TYPE", "FAILED", "CREATED", "ERROR"], page.jobs.iter().map(row));
         page_end(&store, &page, filter.queue.as_deref(), args).await?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A page as JSON. One that is not full and has a next one ended because it had looked at so many jobs.
-pub(super) fn page_shape(page: &Page, limit: u32) -> Value {
-    let jobs: Vec<Value> = page.jobs.iter().map(|job| shape(&id_of(job), job, false)).collect();
-    json!({
-        "jobs": jobs,
-        "looked_at": page.looked,
-        "is_full": page.jobs.len() >= limit as usize,
-        "next_cursor": page.next,
-    })
 }
 
 pub(super) fn no_job(id: &JobId) -> Failure {
@@ -205,65 +194,10 @@ fn row(job: &JobRecord) -> [String; 7] {
     ]
 }
 
-fn id_of(job: &JobRecord) -> JobId {
-    job.id.clone().unwrap_or_else(|| JobId::from(""))
-}
-
 /// The first line of a text, cut at a number of characters.
 pub(super) fn text_line(text: &str, chars_max: usize) -> String {
     let line = visible(text.lines().next().unwrap_or_default());
     if line.chars().count() <= chars_max { line } else { line.chars().take(chars_max).chain(['…']).collect() }
-}
-
-/// Fields with a form of their own, shown after the others.
-const BODIES: [&str; 5] = ["payload", "metadata", "result", "last_error", "log"];
-/// Fields that are proofs, not facts for people.
-const HIDDEN: [&str; 2] = ["lease_token", "done_token"];
-/// The order in which a person reads; what is not named comes after, by name.
-const ORDER: [&str; 12] = [
-    "status",
-    "queue",
-    "type",
-    "digest",
-    "pin",
-    "attempts",
-    "max_attempts",
-    "deliveries",
-    "node",
-    "created_at_nano",
-    "run_at_nano",
-    "finished_at_nano",
-];
-
-/// The plain fields of a job in reading order, each as name and text; times under their name without `_nano`.
-fn facts(record: &JobRecord) -> Vec<(String, String)> {
-    let place = |name: &str| ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len());
-    let is_plain = |name: &str| !BODIES.contains(&name) && !HIDDEN.contains(&name);
-    let mut fields: Vec<&(String, Vec<u8>)> = record.fields.iter().filter(|(name, _)| is_plain(name)).collect();
-    fields.sort_by(|(a, _), (b, _)| (place(a), a).cmp(&(place(b), b)));
-    let fact = |(name, value): &(String, Vec<u8>)| {
-        if value.is_empty() {
-            return None;
-        }
-        let Some(stem) = name.strip_suffix("_nano") else {
-            return Some((visible(name), visible(&String::from_utf8_lossy(value))));
-        };
-        // A zero is TaskHarbor's way to say that there is no such time.
-        let nanos = record.number(name).filter(|nanos| *nanos != 0)?;
-        let text = match stem {
-            "timeout" => format_duration(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))),
-            _ => Timestamp::from_nanos(nanos).to_string(),
-        };
-        Some((stem.to_owned(), text))
-    };
-    let mut facts: Vec<(String, String)> = fields.into_iter().filter_map(fact).collect();
-    // One field in the row, three facts for a reader.
-    if let Some(at) = facts.iter().position(|(name, _)| name == "usage") {
-        let (_, usage) = facts.remove(at);
-        let parts = USAGE.into_iter().zip(usage.split(' ')).map(|(name, value)| (name.to_owned(), value.to_owned()));
-        facts.splice(at..at, parts.collect::<Vec<_>>());
-    }
-    facts
 }
 
 /// Prints everything about a job, for people.
@@ -279,31 +213,6 @@ pub(super) fn show(id: &JobId, record: &JobRecord) {
             text.lines().for_each(|line| print::line(&format!("  {line}")));
         }
     }
-}
-
-/// Parts of the field `usage`, in its order.
-const USAGE: [&str; 3] = ["wall_us", "cpu_us", "memory_bytes_peak"];
-/// Facts that count something.
-const COUNTS: [&str; 6] = ["attempts", "max_attempts", "deliveries", USAGE[0], USAGE[1], USAGE[2]];
-
-/// A job as JSON: the hash's fields, counts as numbers, times as RFC 3339 text under their name without `_nano`.
-pub(super) fn shape(id: &JobId, record: &JobRecord, with_bodies: bool) -> Value {
-    let mut map = Map::new();
-    map.insert("id".to_owned(), id.to_string().into());
-    for (name, text) in facts(record) {
-        let count = text.parse::<i64>().ok().filter(|_| COUNTS.contains(&name.as_str()));
-        map.insert(name, count.map_or_else(|| text.into(), Value::from));
-    }
-    for name in BODIES.into_iter().filter(|name| with_bodies || *name == "last_error") {
-        if let Some(value) = record.field(name) {
-            let shaped = match name {
-                "payload" | "result" | "metadata" => json_or_text(value),
-                _ => String::from_utf8_lossy(value).into_owned().into(),
-            };
-            map.insert(name.to_owned(), shaped);
-        }
-    }
-    Value::Object(map)
 }
 
 /// Prints how a job that has ended came out, and gives the exit code that says so.

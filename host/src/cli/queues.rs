@@ -15,6 +15,7 @@ use super::{Failure, Global, Output, print};
 use crate::clock::{format_duration, parse_duration};
 use crate::job::JobState;
 use crate::store::{Listed, OnFull, QueueChange, QueueInfo, QueueSettings, Store};
+use crate::views;
 
 /// The verbs of `wasmhost queues`.
 #[derive(Debug, Subcommand)]
@@ -195,7 +196,7 @@ pub(super) async fn run(global: Global, command: QueuesCommand) -> Result<ExitCo
         print::note(&format!("note: queue `{queue}` is new, it has had no job yet; {hint}"));
     }
     match (global.output, change.paused) {
-        (Output::Json, _) => print::json(&json!({ "name": queue, "settings": settings_shape(&settings) })),
+        (Output::Json, _) => print::json(&json!({ "name": queue, "settings": views::settings(&settings) })),
         (Output::Text, Some(is_paused)) => print::line(&steered(&queue, is_paused)),
         (Output::Text, None) => {
             print::line(&format!("queue {queue}"));
@@ -308,7 +309,7 @@ fn meant_none(output: Output, queue: &str, what: &str) {
 /// How many jobs of a queue are listed so.
 fn number(info: &QueueInfo, listed: Listed) -> u64 {
     match listed {
-        Listed::Parked => parked(info),
+        Listed::Parked => info.parked(),
         Listed::State(JobState::Scheduled) => info.scheduled,
         Listed::State(JobState::Ready) => info.ready,
         Listed::State(JobState::Inflight) => info.inflight,
@@ -318,20 +319,8 @@ fn number(info: &QueueInfo, listed: Listed) -> u64 {
     }
 }
 
-fn settings_shape(settings: &QueueSettings) -> Value {
-    json!({
-        "paused_since": settings.paused_since.map(|time| time.to_string()),
-        "concurrency": settings.concurrency,
-        "key_concurrency": settings.key_concurrency,
-        "key_rate": settings.key_rate.map(|(n, period)| format!("{n}/{}", format_duration(period))),
-        "key_order": if settings.is_key_order_strict { "strict" } else { "any" },
-        "capacity": settings.capacity,
-        "on_full": settings.on_full.as_str(),
-    })
-}
-
 fn settings_lines(settings: &QueueSettings) {
-    if let Value::Object(shape) = settings_shape(settings) {
+    if let Value::Object(shape) = views::settings(settings) {
         for (name, value) in shape {
             let text = match value {
                 Value::Null => "-".to_owned(),
@@ -343,13 +332,9 @@ fn settings_lines(settings: &QueueSettings) {
     }
 }
 
-fn parked(info: &QueueInfo) -> u64 {
-    info.counters.iter().find(|(name, _)| name == "parked").map_or(0, |(_, n)| *n)
-}
-
 fn list(output: Output, queues: &[QueueInfo]) {
     if output == Output::Json {
-        return queues.iter().for_each(|info| print::json_line(&shape(info)));
+        return queues.iter().for_each(|info| print::json_line(&views::queue(info)));
     }
     if queues.is_empty() {
         return print::note("no queue is known yet: the first job makes one");
@@ -362,42 +347,21 @@ fn list(output: Output, queues: &[QueueInfo]) {
         head.iter().map(|name| format!("{name:>10}")).collect::<Vec<_>>().join(" ")
     ));
     for info in queues {
-        let numbers = [info.ready, parked(info), info.scheduled, info.inflight, info.dlq, info.done];
+        let numbers = [info.ready, info.parked(), info.scheduled, info.inflight, info.dlq, info.done];
         let numbers: Vec<String> = numbers.iter().map(|n| format!("{n:>10}")).collect();
         let state = if info.settings.paused_since.is_some() { "paused" } else { "open" };
         print::line(&format!("{:<width$} {}  {state}", info.name, numbers.join(" ")));
     }
 }
 
-fn shape(info: &QueueInfo) -> Value {
-    let totals: serde_json::Map<String, Value> = info
-        .counters
-        .iter()
-        .filter(|(name, _)| name != "parked")
-        .map(|(name, n)| (name.clone(), (*n).into()))
-        .collect();
-    json!({
-        "name": info.name,
-        "ready": info.ready,
-        "parked": parked(info),
-        "scheduled": info.scheduled,
-        "inflight": info.inflight,
-        "dlq": info.dlq,
-        "done": info.done,
-        "cancelled": info.cancelled,
-        "totals": totals,
-        "settings": settings_shape(&info.settings),
-    })
-}
-
 fn show(output: Output, info: &QueueInfo) {
     if output == Output::Json {
-        return print::json(&shape(info));
+        return print::json(&views::queue(info));
     }
     print::line(&format!("queue {}", info.name));
     for (name, n) in [
         ("ready", info.ready),
-        ("parked", parked(info)),
+        ("parked", info.parked()),
         ("scheduled", info.scheduled),
         ("inflight", info.inflight),
         ("dlq", info.dlq),

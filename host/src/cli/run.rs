@@ -55,6 +55,12 @@ pub(super) struct RunArgs {
     /// Folder whose Wasm files are published, at start and whenever one changes
     #[arg(long, value_name = "DIR")]
     scripts: Option<PathBuf>,
+    /// Serve health, metrics and the job API here, such as 127.0.0.1:8080 [env: WASMHOST_HTTP] [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    http: Option<String>,
+    /// File with the token that HTTP requests must bring; needed when others can reach the address
+    #[arg(long, value_name = "FILE")]
+    http_token_file: Option<PathBuf>,
     /// Where jumpscripts may send HTTP requests, such as api.example.com:443, *.example.com:443 or 127.0.0.1:* (repeatable) [env: WASMHOST_ALLOW_HTTP]
     #[arg(long = "allow-http", value_name = "HOST:PORT")]
     allow_http: Vec<HttpPattern>,
@@ -81,6 +87,8 @@ impl RunArgs {
             nid: self.nid,
             roles: some(self.roles),
             scripts: self.scripts,
+            http_listen: self.http,
+            http_token_file: self.http_token_file,
             allow_http: some(self.allow_http),
             log_level: self.log,
             log_format: self.log_format,
@@ -112,6 +120,9 @@ pub(super) async fn until_stopped(mut host: Host, config: &Config) -> Result<Exi
     let served = config.served_queues();
     let queues = served.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>().join(",");
     tracing::info!(node = %config.node, redis = host.redis_url(), %queues, concurrency = config.concurrency, "host ready");
+    if let Some(address) = host.http_address() {
+        tracing::info!(%address, has_token = config.http.token.is_some(), "http ready");
+    }
     let failed = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,

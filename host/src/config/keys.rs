@@ -187,6 +187,18 @@ settings! {
     #[doc = "Where jumpscripts may send HTTP requests, when their manifests ask for it. What is not public must be named by its address or whole name."]
     allow_http: Vec<HttpPattern> = "allow_http", "WASMHOST_ALLOW_HTTP", "--allow-http", default "none",
         rule "`HOST:PORT`: a name, `*.NAME`, an address (IPv6 in brackets) or `*`; a number or `*`; at most 100", live false, secret false;
+    #[doc = "Where the host serves health, metrics and the job API over HTTP. Without a token only on this machine."]
+    http_listen: String = "http.listen", "WASMHOST_HTTP", "--http", default "none",
+        rule "`ADDRESS:PORT`: an address, IPv6 in brackets, or localhost; port 0 takes a free one; without a token a loopback address", live false, secret false;
+    #[doc = "The token that requests must bring. Better in a file: `http.token_file`."]
+    http_token: Secret = "http.token", "WASMHOST_HTTP_TOKEN", "", default "none",
+        rule "16 to 512 visible characters of ASCII, without spaces", live false, secret true;
+    #[doc = "The file that holds the token; white space at its end is dropped."]
+    http_token_file: PathBuf = "http.token_file", "WASMHOST_HTTP_TOKEN_FILE", "--http-token-file", default "none",
+        rule "a readable file; one that every user can read is warned of", live false, secret false;
+    #[doc = "Paths that need no token."]
+    http_open: Vec<String> = "http.open", "WASMHOST_HTTP_OPEN", "", default "/healthz,/readyz",
+        rule "of `/healthz`, `/readyz`, `/metrics` and `/v1/openapi.json`", live false, secret false;
     #[doc = "The folder of native code and of the embedded Redis; nobody else may write to it."]
     data: PathBuf = "data", "WASMHOST_DATA", "--data", default "/var/lib/wasmhost for root, else wasmhost in $XDG_STATE_HOME or ~/.local/state",
         rule "a folder; made when absent", live false, secret false;

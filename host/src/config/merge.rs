@@ -62,6 +62,7 @@ impl Merge<'_> {
         let roles = self.take("roles", |g| g.roles.clone(), Vec::new, |v| check::check_roles(v))?;
         let scripts = self.take_optional("scripts", |g| g.scripts.clone());
         let allow_http = self.take("allow_http", |g| g.allow_http.clone(), Vec::new, |v| check::check_allow_http(v))?;
+        let http = self.http()?;
         let data_default = data_folder(self.sources);
         let data = self.take("data", |g| g.data.clone(), || data_default, |_| Ok(()))?;
         let log = Log {
@@ -121,6 +122,7 @@ impl Merge<'_> {
             scripts,
             allow_http,
             kubernetes_api,
+            http,
             data,
             log,
             retry,
@@ -225,7 +227,7 @@ impl Merge<'_> {
             let rule = format!("but the URL `{url}` names no Sentinels, as redis+sentinel://HOST:PORT/SERVICE does");
             return Err(Error::bad(keys::spec(key), &origin, &path.show(), rule));
         }
-        self.password_from(key, &path, &origin).map(Some)
+        self.secret_from(key, "password", &path, &origin).map(Some)
     }
 
     /// Where a value that was taken came from.
@@ -246,28 +248,12 @@ impl Merge<'_> {
 
     /// The password of the highest source that gives one; within a source a value or file goes before the URL's.
     fn password(&mut self) -> Result<Option<Secret>, Error> {
-        let sources = [
-            (self.sources.flags.clone(), Origin::Flag),
-            (self.environment.clone(), Origin::Environment("")),
-            (self.file.clone(), Origin::File(self.path.clone())),
-        ];
         let (mut password, mut origin, mut file) = (None, Origin::Default, None);
-        for (given, from) in sources {
-            let named = |key: &'static str| match &from {
-                Origin::Environment(_) => Origin::Environment(keys::spec(key).variable),
-                other => other.clone(),
-            };
-            if let (Some(_), Some(path)) = (&given.redis_password, &given.redis_password_file) {
-                let spec = keys::spec("redis.password_file");
-                return Err(Error::bad(spec, &named(spec.key), &path.show(), "but a password is given beside it")
-                    .with_hint("keep the file, drop the other"));
-            }
-            if let Some(word) = given.redis_password {
-                (password, origin) = (Some(word), named("redis.password"));
-            } else if let Some(path) = given.redis_password_file {
-                origin = named("redis.password_file");
-                password = Some(self.password_from("redis.password_file", &path, &origin)?);
-                file = Some(path);
+        for (given, from) in self.by_rank() {
+            let named = |key: &'static str| named(key, &from);
+            let keys = ("redis.password", "redis.password_file");
+            if let Some(found) = self.secret(keys, &from, given.redis_password, given.redis_password_file)? {
+                (password, origin, file) = (Some(found.word), found.origin, found.file);
             } else if let Some(word) = given.redis_url.as_deref().and_then(|url| redis_url::split(url).ok()?.1) {
                 if from == Origin::Flag {
                     self.notes.push(
@@ -290,14 +276,11 @@ impl Merge<'_> {
                 (password, origin) = (Some(word), url_origin);
             }
         }
-        let shown = |is_set: bool, text: &str| if is_set { text.to_owned() } else { String::new() };
-        self.note("redis.password", shown(password.is_some(), "***"), origin.clone());
-        let file_origin = if file.is_some() { origin } else { Origin::Default };
-        self.note("redis.password_file", file.map(|path| path.show()).unwrap_or_default(), file_origin);
+        self.note_secret(("redis.password", "redis.password_file"), password.is_some(), file, origin);
         Ok(password)
     }
 
-    fn password_from(&mut self, key: &str, path: &Path, origin: &Origin) -> Result<Secret, Error> {
+    fn secret_from(&mut self, key: &str, what: &str, path: &Path, origin: &Origin) -> Result<Secret, Error> {
         let spec = keys::spec(key);
         let bad = |rule: String| Error::bad(spec, origin, &path.to_string_lossy(), rule);
         let text = std::fs::read_to_string(path).map_err(|error| bad(format!("which cannot be read: {error}")))?;
@@ -305,8 +288,56 @@ impl Merge<'_> {
         if word.is_empty() {
             return Err(bad("which is empty".to_owned()));
         }
-        self.notes.extend(readable_by_all(path, "password"));
+        self.notes.extend(readable_by_all(path, what));
         Ok(Secret::new(word))
+    }
+
+    /// The secret that one source gives, as a value or as a file; both are refused.
+    pub(super) fn secret(
+        &mut self,
+        (value_key, file_key): (&'static str, &'static str),
+        from: &Origin,
+        word: Option<Secret>,
+        file: Option<PathBuf>,
+    ) -> Result<Option<Found>, Error> {
+        let what = value_key.rsplit('.').next().unwrap_or_default();
+        let spec = keys::spec(file_key);
+        match (word, file) {
+            (Some(_), Some(path)) => {
+                let rule = format!("but a {what} is given beside it");
+                Err(Error::bad(spec, &named(file_key, from), &path.show(), rule)
+                    .with_hint("keep the file, drop the other"))
+            }
+            (Some(word), None) => Ok(Some(Found { word, origin: named(value_key, from), file: None })),
+            (None, Some(path)) => {
+                let origin = named(file_key, from);
+                let word = self.secret_from(file_key, what, &path, &origin)?;
+                Ok(Some(Found { word, origin, file: Some(path) }))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The three sources, each with its origin, the highest first.
+    pub(super) fn by_rank(&self) -> [(Given, Origin); 3] {
+        [
+            (self.sources.flags.clone(), Origin::Flag),
+            (self.environment.clone(), Origin::Environment("")),
+            (self.file.clone(), Origin::File(self.path.clone())),
+        ]
+    }
+
+    /// Notes a secret and its file as they are shown.
+    pub(super) fn note_secret(
+        &mut self,
+        (value_key, file_key): (&'static str, &'static str),
+        is_set: bool,
+        file: Option<PathBuf>,
+        origin: Origin,
+    ) {
+        let file_origin = if file.is_some() { origin.clone() } else { Origin::Default };
+        self.note(value_key, if is_set { "***".to_owned() } else { String::new() }, origin);
+        self.note(file_key, file.map(|path| path.show()).unwrap_or_default(), file_origin);
     }
 
     fn strict(&mut self, queues: &[Queue]) -> Result<bool, Error> {
@@ -402,14 +433,14 @@ impl Merge<'_> {
     }
 
     /// The value of the highest source that has one.
-    fn find<T>(&self, key: &str, pick: impl Fn(&Given) -> Option<T>) -> Option<(T, Origin)> {
+    pub(super) fn find<T>(&self, key: &str, pick: impl Fn(&Given) -> Option<T>) -> Option<(T, Origin)> {
         pick(&self.sources.flags)
             .map(|value| (value, Origin::Flag))
             .or_else(|| pick(&self.environment).map(|value| (value, Origin::Environment(keys::spec(key).variable))))
             .or_else(|| pick(&self.file).map(|value| (value, Origin::File(self.path.clone()))))
     }
 
-    fn take<T: Value>(
+    pub(super) fn take<T: Value>(
         &mut self,
         key: &'static str,
         pick: impl Fn(&Given) -> Option<T>,
@@ -430,8 +461,23 @@ impl Merge<'_> {
         value
     }
 
-    fn note(&mut self, key: &'static str, value: String, origin: Origin) {
+    pub(super) fn note(&mut self, key: &'static str, value: String, origin: Origin) {
         self.settings.push(Setting { key, value, origin });
+    }
+}
+
+/// A secret, where it came from, and its file when it has one.
+pub(super) struct Found {
+    pub(super) word: Secret,
+    pub(super) origin: Origin,
+    pub(super) file: Option<PathBuf>,
+}
+
+/// Where a key's value came from, when the source is known.
+fn named(key: &'static str, from: &Origin) -> Origin {
+    match from {
+        Origin::Environment(_) => Origin::Environment(keys::spec(key).variable),
+        other => other.clone(),
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod check;
 mod error;
+mod http;
 mod keys;
 mod merge;
 mod redis_url;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::{Error, Origin};
+pub use http::{HTTP_OPENABLE, Http, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN};
 pub use keys::{Given, KEYS, KeySpec, OTHER_VARIABLES};
 pub use redis_url::{REDIS_URL, RedisParts, RedisWay, hosts_and_ports, redis_parts};
 pub use reference::configuration_markdown;
@@ -163,6 +165,8 @@ pub struct Config {
     pub allow_http: Vec<HttpPattern>,
     /// The host and port of the Kubernetes API, inside a pod: no jumpscript reaches it.
     pub kubernetes_api: Option<(String, u16)>,
+    /// What is served over HTTP, and to whom.
+    pub http: Http,
     /// The folder of native code and of the embedded Redis.
     pub data: PathBuf,
     /// Log lines.
@@ -351,8 +355,9 @@ fn read_file(path: &Path) -> Result<(Given, Vec<String>), Error> {
         .map_err(|error| Error::Unreadable { path: shown.clone(), reason: error.to_string() })?;
     let given = Given::from_toml(&text, path)?;
     let has_secret = given.redis_password.is_some()
+        || given.http_token.is_some()
         || given.redis_url.as_deref().is_some_and(|url| redis_url::split(url).is_ok_and(|(_, word)| word.is_some()));
-    let notes = if has_secret { readable_by_all(path, "password").into_iter().collect() } else { Vec::new() };
+    let notes = if has_secret { readable_by_all(path, "secret").into_iter().collect() } else { Vec::new() };
     Ok((given, notes))
 }
 

@@ -57,6 +57,8 @@ It is taken from the highest source that gives one: flags (`--redis-password-fil
 `redis.password_file`, else the URL). A password and a password file in one source are refused. A password in a flag and
 a file that every user of the machine can read are warned of. No log line, error or report shows it.
 
+The token of the HTTP server (`http.token`, `http.token_file`) is taken in the same way.
+
 ## Example
 
 ```toml
@@ -68,6 +70,10 @@ scripts = \"/srv/jumpscripts\"
 [redis]
 url = \"redis://10.0.0.7:6379\"
 password_file = \"/etc/wasmhost/redis-password\"
+
+[http]
+listen = \"0.0.0.0:8080\"
+token_file = \"/etc/wasmhost/http-token\"
 
 [queues]
 mail = 3

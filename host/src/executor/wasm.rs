@@ -70,6 +70,12 @@ struct Shared {
 }
 
 impl WasmExecutor {
+    /// Attempts that run now.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.shared.live.load(Ordering::Relaxed)
+    }
+
     /// Starts the guest threads. `code` is asked for what this node does not have; fetching and compiling run on `io`.
     ///
     /// # Errors

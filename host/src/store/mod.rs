@@ -9,6 +9,7 @@
 mod bell;
 mod cancel;
 pub mod embedded;
+mod ended;
 mod enqueue;
 mod error;
 mod foreign;
@@ -40,6 +41,7 @@ use self::link::Link;
 
 pub use self::bell::{Bell, Ring};
 pub use self::cancel::Cancelled;
+pub use self::ended::Ends;
 pub use self::enqueue::{Enqueued, Replicas};
 pub use self::error::Error;
 pub use self::foreign::{Found, Look, TakenOver, Told};

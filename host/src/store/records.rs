@@ -109,6 +109,16 @@ pub struct QueueInfo {
     pub counters: Vec<(String, u64)>,
     /// What is set for it.
     pub settings: QueueSettings,
+    /// Since when the job at its head could run; `None` when none waits, or when its row does not say.
+    pub waiting_since: Option<Timestamp>,
+}
+
+impl QueueInfo {
+    /// Jobs that wait for the limit of their key.
+    #[must_use]
+    pub fn parked(&self) -> u64 {
+        self.counters.iter().find(|(name, _)| name == "parked").map_or(0, |(_, n)| *n)
+    }
 }
 
 /// Queues asked for their numbers in one call.
@@ -170,6 +180,24 @@ impl Store {
         Ok(false)
     }
 
+    /// Some fields of a job; `None` when there is no such job. Those that it does not have are left out.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached, or the key is not a hash.
+    pub async fn job_fields(&self, id: &JobId, names: &[&str]) -> Result<Option<JobRecord>, Error> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(self.keys.job(id)).arg(names);
+        let answer = self.link.command("some fields of a job", &command).await?;
+        let mut reply = Reply::new(answer, self.address(), "some fields of a job");
+        let mut fields = Vec::with_capacity(names.len());
+        for name in names {
+            if let redis::Value::BulkString(value) = reply.next()? {
+                fields.push(((*name).to_owned(), value));
+            }
+        }
+        Ok((!fields.is_empty()).then(|| JobRecord { id: Some(id.clone()), fields }))
+    }
+
     /// The names of the known queues, sorted.
     ///
     /// # Errors
@@ -214,8 +242,19 @@ impl Store {
                 }
                 counters.sort();
                 let settings = queue_settings::read(row.nested()?)?;
-                let name = name.clone();
-                found.push(QueueInfo { name, ready, scheduled, inflight, done, dlq, cancelled, counters, settings });
+                let waiting_since = row.text()?.parse().ok().map(Timestamp::from_nanos);
+                found.push(QueueInfo {
+                    name: name.clone(),
+                    ready,
+                    scheduled,
+                    inflight,
+                    done,
+                    dlq,
+                    cancelled,
+                    counters,
+                    settings,
+                    waiting_since,
+                });
             }
         }
         Ok(found)

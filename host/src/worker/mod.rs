@@ -10,6 +10,7 @@
 //! Next: `worker/wake.rs` for how it waits, `worker/settle.rs` for how an attempt ends, `store/lua/reserve.lua` for how one begins.
 
 mod broken;
+mod counts;
 mod crowd;
 mod held;
 mod peeks;
@@ -42,8 +43,10 @@ use self::redis_state::RedisState;
 use self::sink::{Report, Sinks};
 use self::unknown::{Resolved, UnknownTypes};
 use self::wake::Wake;
+use crate::clock::Timestamp;
 use crate::executor::{Attempt, Completion, Completions, Executor};
 use crate::job::{JobId, Reserved};
+use crate::metrics::WorkerMetrics;
 use crate::outcome::Outcome;
 use crate::ports::{Pulse, Seen};
 use crate::retry::{RetryPolicy, RetryWish};
@@ -152,6 +155,7 @@ pub struct Worker {
     /// When the next scheduled job or lease is due, as far as is known.
     next_due: Option<Instant>,
     totals: Totals,
+    metrics: Arc<WorkerMetrics>,
     seen: watch::Sender<Seen>,
     /// Queues that cannot be served, with the reason, and when that was last seen.
     broken: HashMap<String, (String, Instant)>,
@@ -166,13 +170,16 @@ struct TurnEnd {
     settles: Vec<Settle>,
     reserve: Option<(Reserve, Vec<u32>)>,
     result: Result<Turn, crate::store::Error>,
+    began: Instant,
 }
 
 impl Worker {
     /// A worker that has not started. `pulse` is beaten by its loop.
     #[must_use]
     pub fn new(store: Store, executor: Arc<dyn Executor>, options: Options, pulse: Arc<Pulse>) -> Self {
-        let (sinks, reports) = Sinks::new();
+        let names = options.queues.iter().map(|(queue, _)| queue.as_str());
+        let metrics = Arc::new(WorkerMetrics::new(names, options.concurrency));
+        let (sinks, reports) = Sinks::new(Arc::clone(&metrics));
         let policy = SettlePolicy { done_ttl: options.done_ttl, retry: options.retry };
         let weights = if options.is_strict {
             Weights::strict(options.queues.len())
@@ -208,6 +215,7 @@ impl Worker {
             last_check: None,
             next_due: None,
             totals: Totals::default(),
+            metrics,
             seen: watch::Sender::new(Seen::default()),
             broken: HashMap::new(),
             faults: watch::Sender::new(Vec::new()),
@@ -228,6 +236,12 @@ impl Worker {
     #[must_use]
     pub fn faults(&self) -> watch::Receiver<Vec<String>> {
         self.faults.subscribe()
+    }
+
+    /// What it counts, for whoever shows it.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<WorkerMetrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Runs until `stop` turns true and everything held is settled or released.
@@ -316,6 +330,7 @@ impl Worker {
             self.wait_for_pushes();
         }
         self.note_room();
+        self.metrics.held.set(self.held.len() as u64);
         has_sent
     }
 
@@ -335,6 +350,7 @@ impl Worker {
             self.n_measured = (self.n_measured + 1).min(64);
             self.mean_us += (wall_us - self.mean_us) / f64::from(self.n_measured);
             log_end(&held, &outcome, usage.wall_us);
+            self.count_attempt(&held, &outcome, &usage);
             let spread = match &outcome {
                 Outcome::Done { .. } => {
                     self.crowd.done();
@@ -387,9 +403,10 @@ impl Worker {
         let reserve = (self.is_hot && !self.is_draining && limit > 0).then(|| self.reserve_from_all(limit));
         self.asked += reserve.as_ref().map_or(0, |(request, _)| request.limit as usize);
         let store = self.store.clone();
+        let began = Instant::now();
         let mut turn: BoxFuture<'static, TurnEnd> = Box::pin(async move {
             let result = store.turn(&settles, reserve.as_ref().map(|(request, _)| request)).await;
-            TurnEnd { settles, reserve, result }
+            TurnEnd { settles, reserve, result, began }
         });
         // The first poll hands the turn to the connection; left to the loop, it would wait for the next answer.
         self.turns.push(match turn.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -416,7 +433,8 @@ impl Worker {
     }
 
     fn turn_ended(&mut self, end: TurnEnd) {
-        let TurnEnd { settles, reserve, result } = end;
+        let TurnEnd { settles, reserve, result, began } = end;
+        self.metrics.turns.observe(began.elapsed());
         if let Some((request, _)) = &reserve {
             self.asked -= request.limit as usize;
         }
@@ -465,7 +483,9 @@ impl Worker {
             self.saw_revision(reservation.rev);
             self.due_at(reservation.next_due_ms, reservation.now_ms);
         }
+        let now = Timestamp::now();
         for job in reservation.jobs {
+            self.count_wait(&job, now);
             if !self.held.is_cancelled_early(&job.id) {
                 self.start(job);
             }
@@ -473,6 +493,7 @@ impl Worker {
     }
 
     fn saw_revision(&self, rev: u64) {
+        self.metrics.revision.set(rev);
         self.seen.send_if_modified(|seen| std::mem::replace(&mut seen.rev, rev) != rev);
     }
 
@@ -532,23 +553,6 @@ impl Worker {
         let (wish, spread) = (RetryWish::default(), Duration::ZERO);
         let settle = settle::settle(&self.policy, held, wish, spread, outcome, &Default::default());
         self.settles.extend(settle);
-    }
-
-    fn count(&mut self, settle: &Settle, settled: &Settled) {
-        use crate::store::End;
-        match (settled, &settle.end) {
-            (Settled::Applied | Settled::Repeated, End::Done { .. }) => self.totals.done += 1,
-            (Settled::Applied | Settled::Repeated, End::Retry { .. }) => self.totals.retried += 1,
-            (Settled::Applied | Settled::Repeated, End::Dlq { .. }) => self.totals.dead += 1,
-            (Settled::Applied | Settled::Repeated, End::Release) => self.totals.released += 1,
-            (Settled::LeaseLost(why), _) => {
-                self.totals.lost += 1;
-                tracing::warn!(job = %settle.id, queue = %settle.queue, ?why, "lease lost, nothing written");
-            }
-            (Settled::Refused(why), _) => {
-                tracing::error!(job = %settle.id, queue = %settle.queue, why = %why, "settling refused");
-            }
-        }
     }
 
     /// Extends the leases of the jobs that are held for longer than `age`; those that are lost are stopped.

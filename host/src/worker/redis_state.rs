@@ -66,6 +66,7 @@ impl Worker {
     }
 
     pub(super) fn redis_failed(&mut self, error: &Error) {
+        self.metrics.redis_failures.increment();
         if self.redis.failed(Instant::now(), retry::chance()) {
             tracing::error!(%error, "redis does not answer, trying again");
         }

@@ -1,11 +1,11 @@
 //! What running jobs tell the world before they end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
 use crate::job::visible;
+use crate::metrics::WorkerMetrics;
 use crate::ports::{JobSink, Level};
 use crate::store::Lease;
 
@@ -27,15 +27,15 @@ pub(super) struct Report {
 #[derive(Clone, Debug)]
 pub(super) struct Sinks {
     reports: mpsc::Sender<Report>,
-    dropped: Arc<AtomicU64>,
+    metrics: Arc<WorkerMetrics>,
 }
 
 impl Sinks {
     /// Sinks, and the end where their reports come out.
     #[must_use]
-    pub(super) fn new() -> (Self, mpsc::Receiver<Report>) {
+    pub(super) fn new(metrics: Arc<WorkerMetrics>) -> (Self, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
-        (Self { reports, dropped: Arc::default() }, receiver)
+        (Self { reports, metrics }, receiver)
     }
 
     /// The sink of one attempt.
@@ -59,7 +59,7 @@ impl JobSink for Sink {
     fn progress(&self, percent: u8, message: &str) {
         let report = Report { lease: self.lease.clone(), percent, message: message.to_owned() };
         if self.sinks.reports.try_send(report).is_err() {
-            self.sinks.dropped.fetch_add(1, Ordering::Relaxed);
+            self.sinks.metrics.reports_dropped.increment();
         }
     }
 }

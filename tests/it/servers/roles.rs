@@ -8,6 +8,7 @@ use redis::{RedisResult, Value};
 use wasmhost::job::JobState;
 
 use super::{PATIENCE, Way};
+use crate::support::client::Request;
 use crate::support::guests;
 use crate::support::redis::{RedisServer, random_prefix, wait_until};
 
@@ -76,7 +77,7 @@ async fn each_role_does_its_work_with_what_its_file_grants() {
     fs::copy(guests::path("end"), scripts.path().join("end.wasm")).unwrap();
     let folder = scripts.path().display().to_string();
     let served = ["--queue", "default", "--queue", "mail", "--lease", "1s"];
-    let mut host = worker.host(&[&["--scripts", &folder], served.as_slice()].concat());
+    let mut host = worker.host(&[&["--scripts", &folder, "--http", "127.0.0.1:0"], served.as_slice()].concat());
     // Of two hosts one watches a queue's list, the other one waits at its bell.
     let second = worker.host(&served);
 
@@ -119,6 +120,14 @@ async fn each_role_does_its_work_with_what_its_file_grants() {
         let ended = operator.cli(command).run();
         assert!(ended.code <= 1, "{command:?}: {}{}", ended.stdout, ended.stderr);
         assert!(!ended.stderr.contains("does not let user"), "{command:?}: {}", ended.stderr);
+    }
+    // What a host serves over HTTP it does as a worker.
+    let http = crate::http::address(&mut host);
+    let made = Request::post("/v1/jobs", r#"{"type":"echo","queue":"later","delay":"1h"}"#).send(http).ok(201);
+    let cancel = format!("/v1/jobs/{}/cancel", made["id"].as_str().unwrap());
+    Request::post(&cancel, "{}").send(http).ok(200);
+    for path in ["/v1/jobs?payload=x", "/v1/jobs?state=parked", "/v1/queues", "/readyz"] {
+        Request::get(path).send(http).ok(200);
     }
     let said = operator.cli(&["doctor"]).run().stdout;
     assert!(said.contains("user `operator`") && !said.contains("does not let"), "{said}");
@@ -216,8 +225,9 @@ async fn no_role_touches_what_is_not_its_own_not_even_by_a_script() {
 /// What every role sends to find its server and to run scripts.
 const CONNECT: [&str; 6] = ["cluster|slots", "evalsha", "ping", "role", "script|load", "select"];
 
-/// The scripts that only an operator's commands run, and those of `wasmhost bench`. A worker runs all the others.
-const OPERATORS: [&str; 8] = ["LIST", "SET_QUEUE", "REQUEUE", "CANCEL", "DROP", "IMPORT_DEAD", "PURGE", "DEAD_ROWS"];
+/// The scripts that only an operator's commands run, and those of `wasmhost bench`. A worker runs all the others, and
+/// its HTTP server some of an operator's.
+const OPERATORS: [&str; 8] = ["LIST", "CANCEL", "SET_QUEUE", "REQUEUE", "DROP", "IMPORT_DEAD", "PURGE", "DEAD_ROWS"];
 
 /// A role, the scripts that it runs, and the commands that it sends beside them.
 fn of_role(role: &str) -> (Vec<&'static str>, Vec<&'static str>) {
@@ -320,7 +330,7 @@ fn the_files_grant_what_the_scripts_call_and_no_more() {
     for role in ROLES {
         let (runs, sends) = of_role(role);
         let is_run = |name: &str| match role {
-            "worker" => !OPERATORS.contains(&name) && !["ENQUEUE", "PRODUCER"].contains(&name),
+            "worker" => !OPERATORS[2..].contains(&name) && name != "PRODUCER",
             _ => runs.contains(&name),
         };
         let files = scripts.iter().filter(|(name, _)| is_run(name)).flat_map(|(_, files)| files);

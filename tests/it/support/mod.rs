@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "a helper may wait for its second user")]
 
 pub mod certificates;
+pub mod client;
 pub mod dice;
 pub mod docs;
 pub mod foreign;

@@ -14,18 +14,20 @@ const FILE_LINES_MAX: usize = 700;
 const FUNCTION_LINES_MAX: usize = 100;
 
 /// Outside packages that one folder alone may name, and what they are called in code.
-const ONE_FOLDER: [(&str, &[&str]); 11] = [
+const ONE_FOLDER: [(&str, &[&str]); 12] = [
     ("redis", &["store"]),
     ("wasmtime", &["sandbox"]),
     ("wasmtime_wasi", &["sandbox"]),
     ("wasmtime_wasi_http", &["sandbox"]),
-    ("hyper", &["sandbox"]),
+    // The client there, the server here.
+    ("hyper", &["sandbox", "http"]),
+    ("hyper_util", &["http"]),
     ("tokio_rustls", &["sandbox"]),
     ("notify", &["watch"]),
     ("clap", &["cli"]),
     ("comfy_table", &["cli"]),
     ("anyhow", &["cli", "host.rs"]),
-    ("base64", &["job"]),
+    ("base64", &["job", "http"]),
 ];
 
 /// Parts of Redis keys. A text without spaces that has one of them is a key.

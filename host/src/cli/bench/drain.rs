@@ -259,7 +259,7 @@ pub(super) fn per_s(n: u64, elapsed: Duration) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
-fn us_per(n: u64, cpu: Duration) -> f64 {
+pub(super) fn us_per(n: u64, cpu: Duration) -> f64 {
     cpu.as_secs_f64() * 1e6 / n as f64
 }
 

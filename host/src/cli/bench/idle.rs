@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
 
 use super::drain::{Bench, per_s};
 use super::machine::{cpu_of, pss_mb_of};
@@ -25,28 +26,41 @@ pub(super) struct Idle {
 }
 
 impl Bench {
-    /// A host of its own with every service, and nothing to do.
-    pub(super) async fn idle(&self, data: &Path, seconds: u64) -> Result<Idle, Failure> {
-        let queues = (0..QUEUES).flat_map(|n| ["--queue".to_owned(), format!("idle-{n}")]);
+    /// Starts a host of its own and waits for the line with `word`, which it gives back.
+    pub(super) async fn host(
+        &self,
+        data: &Path,
+        prefix: &str,
+        arguments: impl IntoIterator<Item = String>,
+        word: &str,
+    ) -> Result<(Child, String), Failure> {
         let mut host = tokio::process::Command::new("/proc/self/exe")
-            .args(["run", "--redis", &self.url, "--prefix", "idle", "--node-prefix", "idle-", "--data"])
-            .arg(data.join("idle"))
-            .args(queues)
+            .args(["run", "--redis", &self.url, "--prefix", prefix, "--node-prefix", &format!("{prefix}-"), "--data"])
+            .arg(data)
+            .args(arguments)
+            .args(["--log-format", "json"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let stderr = host.stderr.take().ok_or_else(|| Failure::new("the idle host has no stderr"))?;
+        let stderr = host.stderr.take().ok_or_else(|| Failure::new("the host has no stderr"))?;
         let mut lines = BufReader::new(stderr).lines();
         let mut said = String::new();
-        while !said.contains("host ready") {
+        while !said.contains(word) {
             let Some(line) = lines.next_line().await? else {
-                return Err(Failure::new(format!("the idle host did not start: {said}")));
+                return Err(Failure::new(format!("the host did not start: {said}")));
             };
             said = line;
         }
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Ok((host, said))
+    }
+
+    /// A host of its own with every service, and nothing to do.
+    pub(super) async fn idle(&self, data: &Path, seconds: u64) -> Result<Idle, Failure> {
+        let queues = (0..QUEUES).flat_map(|n| ["--queue".to_owned(), format!("idle-{n}")]);
+        let (mut host, _) = self.host(&data.join("idle"), "idle", queues, "host ready").await?;
         let pid = host.id().ok_or_else(|| Failure::new("the idle host has ended"))?;
         // Connections, first checks and first heartbeats belong to the start, not to idling.
         tokio::time::sleep(Duration::from_secs(2)).await;

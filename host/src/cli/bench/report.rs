@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::drain::BULK;
+use super::http::{self, HttpFigures};
 use super::limits::Limits;
 use super::scale::{self, Case, ScaleFigures};
 use super::{FIGURES, Figures, idle, latency, limits};
@@ -134,6 +135,18 @@ pub(super) fn scale(output: Output, figures: &ScaleFigures) -> Result<(), Failur
             print::line(&format!("first page, {what:<10} {ms:.2} ms"));
         }
         print::line(&format!("memory                 {:.0} MB of Redis", f.redis_memory_mb));
+        print::line(&format!("others on this machine {:.2} cores", f.others_cores));
+    })
+}
+
+pub(super) fn http(output: Output, figures: &HttpFigures) -> Result<(), Failure> {
+    let f = figures;
+    write(output, f, http::FIGURES, || {
+        print::line(&format!(
+            "bulk of {BULK}            {:.0} jobs/s by one client, {:.0} by four, {:.1} us of the host's CPU a job",
+            f.bulk_jobs_per_s, f.bulk_jobs_per_s_4_clients, f.bulk_host_us_per_job
+        ));
+        print::line(&format!("single                 p50 {:.3} ms, p99 {:.3} ms", f.single_ms_p50, f.single_ms_p99));
         print::line(&format!("others on this machine {:.2} cores", f.others_cores));
     })
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{no_job, shape, show_end, text_line};
+use super::{no_job, show_end, text_line};
 use crate::cli::failure::FAILED;
 use crate::cli::{Failure, Global, Output, print};
 use crate::clock::format_duration;
 use crate::job::{JobId, JobState, visible, visible_lines};
 use crate::store::{JobRecord, Store};
+use crate::views;
 
 /// Most characters of a result in a line.
 const RESULT_CHARS_MAX: usize = 200;
@@ -31,7 +32,7 @@ pub(in crate::cli) async fn one(
     })?;
     ended(id, &record, limit)?;
     if output == Output::Json {
-        print::json(&shape(id, &record, true));
+        print::json(&views::job(id, &record, true));
     }
     Ok(show_end(output, id, &record))
 }
@@ -86,7 +87,7 @@ pub(super) async fn run(global: &Global, ids: &[String], limit: Duration) -> Res
                     code = ExitCode::from(FAILED);
                 }
                 match global.output {
-                    Output::Json => print::json_line(&shape(id, record, true)),
+                    Output::Json => print::json_line(&views::job(id, record, true)),
                     Output::Text => print::line(&line(id, record)),
                 }
             }
