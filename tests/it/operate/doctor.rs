@@ -326,6 +326,22 @@ async fn what_settles_within_the_grace_is_not_found() {
     bench.check().await;
 }
 
+#[tokio::test]
+async fn nothing_is_repaired_before_the_grace_has_passed() {
+    let mut bench = spoilt(&case("lost-dead", "a", &["ROW a dlq"])).await;
+    let before = dump(&mut bench).await;
+    let invocation = Invocation::new(["doctor", "--fix", "--yes", "--grace", "1h"]);
+    let mut host = Host::spawn(invocation.on(server().url(), &bench.prefix).into_command());
+    host.wait_for_line("what seems wrong: 1");
+    // Others that look twice and end meanwhile take as long as a repair would.
+    for _ in 0..3 {
+        assert_eq!(doctor(&bench, &["--jobs"]).await.code, 1);
+    }
+    assert!(dump(&mut bench).await == before);
+    host.signal("TERM");
+    host.wait();
+}
+
 #[test]
 fn a_redis_that_is_away_is_exit_code_75_and_a_wrong_flag_2() {
     let away = |words: &[&'static str]| {

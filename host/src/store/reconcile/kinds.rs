@@ -51,7 +51,7 @@ impl Kind {
         let is_cheap = ["lease-", "scheduled-"].iter().any(|word| self.name.starts_with(word))
             || self.name.ends_with("-endless")
             || matches!(self.name, "watch-stale" | "queue-unknown" | "row-mortal" | "state-unknown" | "key-unknown");
-        if is_cheap { 50 } else { 5 }
+        if is_cheap { 50 } else { 3 }
     }
 }
 
