@@ -170,6 +170,13 @@ impl Observer {
             _ => Hint::Written,
         };
         for path in event.paths {
+            if matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From))) {
+                // The watch of a folder that went is gone with it. One that is made again under the name may be given
+                // the same inode and look like the old one, so it is asked for anew whatever the scan finds.
+                if self.watched.remove(&path).is_some() {
+                    self.is_scan_due.store(true, Ordering::Relaxed);
+                }
+            }
             let is_reachable = self.roots.iter().any(|root| self.filter.is_reachable(root, &path));
             if !is_reachable {
                 continue;
