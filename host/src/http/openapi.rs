@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::BULK_MAX;
 use super::answer::problem_words;
 use super::routes::{Page, ROUTES, Route};
-use super::submit::{CANCEL_FIELDS, Field, JOB_FIELDS};
+use crate::job::submission::{FIELDS, Field};
 
 /// The description as text.
 #[must_use]
@@ -96,7 +96,7 @@ fn content_of(page: Page) -> Value {
 fn schemas() -> Value {
     let kinds = problem_words();
     json!({
-        "Job": schema_of(JOB_FIELDS),
+        "Job": schema_of(&FIELDS),
         "Jobs": {
             "type": "object", "additionalProperties": false, "required": ["jobs"],
             "properties": {
@@ -106,7 +106,12 @@ fn schemas() -> Value {
                 },
             },
         },
-        "Cancel": schema_of(CANCEL_FIELDS),
+        "Cancel": {
+            "type": "object", "additionalProperties": false,
+            "properties": { "reason": {
+                "type": "string", "default": "cancelled over HTTP", "description": "Why, for the job's record.",
+            } },
+        },
         "Problem": {
             "type": "object",
             "properties": {
@@ -129,7 +134,7 @@ fn schema_of(fields: &[Field]) -> Value {
         schema["description"] = field.what.into();
         properties.insert(field.name.to_owned(), schema);
     }
-    let required: Vec<&str> = fields.iter().filter(|field| field.is_required).map(|field| field.name).collect();
+    let required: Vec<&str> = fields.iter().filter(|field| field.is_required()).map(|field| field.name).collect();
     let mut schema = json!({ "type": "object", "additionalProperties": false, "properties": properties });
     if !required.is_empty() {
         schema["required"] = required.into();

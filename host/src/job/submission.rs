@@ -24,38 +24,76 @@ pub struct Field {
     pub name: &'static str,
     /// What its value is in JSON, in words.
     pub form: &'static str,
+    /// Its JSON schema.
+    pub schema: &'static str,
     /// What it means.
     pub what: &'static str,
 }
 
-const fn field(name: &'static str, form: &'static str, what: &'static str) -> Field {
-    Field { name, form, what }
+impl Field {
+    /// Whether a job without it is refused.
+    #[must_use]
+    pub fn is_required(&self) -> bool {
+        self.name == "type"
+    }
+}
+
+const fn field(name: &'static str, form: &'static str, schema: &'static str, what: &'static str) -> Field {
+    Field { name, form, schema, what }
 }
 
 const TEXT: &str = "text";
 const DURATION: &str = "text, such as `30s`";
 const NUMBER: &str = "number";
+const ANY_TEXT: &str = r#"{"type":"string"}"#;
+const NAME: &str = r#"{"type":"string","maxLength":200}"#;
+const SPAN: &str = r#"{"type":"string","examples":["30s","1h30m"]}"#;
 
 /// All fields. One that is `null` is not given.
 pub const FIELDS: [Field; 18] = [
-    field("queue", TEXT, "queue"),
-    field("type", TEXT, "which jumpscript runs it: organization/name, or a bare word"),
-    field("payload", "anything", "a text is the payload itself, anything else is its JSON as it is written"),
-    field("payload_base64", TEXT, "a payload of any bytes, in base64; in place of `payload`"),
-    field("content_type", TEXT, "what the payload is; `application/json` when it is JSON and nothing is said"),
-    field("delay", DURATION, "run after this much time"),
-    field("run_at", "text or number", "run at this time: RFC 3339, Unix seconds, or milliseconds"),
-    field("max_attempts", NUMBER, "executions in all"),
-    field("retry_base", DURATION, "delay before the second execution, before jitter"),
-    field("retry_cap", DURATION, "longest delay between two executions"),
-    field("timeout", DURATION, "wall time of one attempt"),
-    field("idempotency_key", TEXT, "two jobs of a queue with the same key are one"),
-    field("priority", NUMBER, "0 to 9: before all jobs without one, 9 first"),
-    field("limit_key", TEXT, "whose limits it counts against"),
-    field("supersede_key", TEXT, "cancel the jobs of the queue with the same key that still wait"),
-    field("metadata", "object of texts", "names and values that travel with the job"),
-    field("pin", TEXT, "digest: run exactly this code, whatever is published meanwhile"),
-    field("id", TEXT, "its id; one that is there already is left alone"),
+    field("queue", TEXT, r#"{"type":"string","maxLength":200,"default":"default"}"#, "queue"),
+    field("type", TEXT, NAME, "which jumpscript runs it: organization/name, or a bare word"),
+    field("payload", "anything", "{}", "a text is the payload itself, anything else is its JSON as it is written"),
+    field(
+        "payload_base64",
+        TEXT,
+        r#"{"type":"string","contentEncoding":"base64"}"#,
+        "a payload of any bytes, in base64; in place of `payload`",
+    ),
+    field(
+        "content_type",
+        TEXT,
+        ANY_TEXT,
+        "what the payload is; `application/json` when it is JSON and nothing is said",
+    ),
+    field("delay", DURATION, SPAN, "run after this much time"),
+    field(
+        "run_at",
+        "text or number",
+        r#"{"type":["string","number"],"examples":["2027-01-15T08:00:00Z",1800000000]}"#,
+        "run at this time: RFC 3339, Unix seconds, or milliseconds",
+    ),
+    field("max_attempts", NUMBER, r#"{"type":"integer","minimum":1,"maximum":1000}"#, "executions in all"),
+    field("retry_base", DURATION, SPAN, "delay before the second execution, before jitter"),
+    field("retry_cap", DURATION, SPAN, "longest delay between two executions"),
+    field("timeout", DURATION, SPAN, "wall time of one attempt"),
+    field("idempotency_key", TEXT, NAME, "two jobs of a queue with the same key are one"),
+    field(
+        "priority",
+        NUMBER,
+        r#"{"type":"integer","minimum":0,"maximum":9}"#,
+        "0 to 9: before all jobs without one, 9 first",
+    ),
+    field("limit_key", TEXT, NAME, "whose limits it counts against"),
+    field("supersede_key", TEXT, NAME, "cancel the jobs of the queue with the same key that still wait"),
+    field(
+        "metadata",
+        "object of texts",
+        r#"{"type":"object","additionalProperties":{"type":"string"}}"#,
+        "names and values that travel with the job",
+    ),
+    field("pin", TEXT, ANY_TEXT, "digest: run exactly this code, whatever is published meanwhile"),
+    field("id", TEXT, NAME, "its id; one that is there already is left alone"),
 ];
 
 /// Reads a job. What it does not say is as `given` has it; its metadata are added to those of `given`.

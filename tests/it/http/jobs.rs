@@ -95,7 +95,7 @@ async fn a_list_of_jobs_is_made_whole_or_the_wrong_one_is_named() {
     Request::post("/v1/jobs", json!({ "jobs": more })).send(world.http).problem(422);
     let wrong = json!({"jobs": [{"queue": "other", "type": "x"}, {"queue": "other", "type": "x", "colour": 1}]});
     let answer = Request::post("/v1/jobs", wrong).send(world.http);
-    assert!(answer.problem(400).contains("jobs[1]: unknown field `colour`"), "{}", answer.text());
+    assert!(answer.problem(422).contains("jobs[1]: it has `colour`, which is no field"), "{}", answer.text());
     assert_eq!(answer.json()["index"], 1);
     let ready = |name: &'static str| {
         let store = world.store.clone();

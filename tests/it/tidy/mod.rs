@@ -27,7 +27,7 @@ const ONE_FOLDER: [(&str, &[&str]); 12] = [
     ("clap", &["cli"]),
     ("comfy_table", &["cli"]),
     ("anyhow", &["cli", "host.rs"]),
-    ("base64", &["job", "http"]),
+    ("base64", &["job"]),
 ];
 
 /// Parts of Redis keys. A text without spaces that has one of them is a key.
