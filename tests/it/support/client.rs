@@ -19,10 +19,7 @@ pub struct Answer {
 impl Answer {
     /// The value of a header, by its name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            (key.to_ascii_lowercase() == name).then_some(value.trim())
-        })
+        super::http::header(&self.headers, name)
     }
 
     pub fn text(&self) -> String {

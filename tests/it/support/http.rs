@@ -21,11 +21,16 @@ pub struct Received {
 impl Received {
     /// The value of a header, by its name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            (key.to_ascii_lowercase() == name).then_some(value.trim())
-        })
+        header(&self.headers, name)
     }
+}
+
+/// The value of a header among the lines of a head, by its name in lower case.
+pub fn header<'a>(lines: &'a [String], name: &str) -> Option<&'a str> {
+    lines.iter().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.to_ascii_lowercase() == name).then_some(value.trim())
+    })
 }
 
 /// A running server; its threads end with the test process.
