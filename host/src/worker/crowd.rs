@@ -46,13 +46,13 @@ impl Crowd {
         self.done[place] = self.done[place].saturating_add(1);
     }
 
-    /// Counts a job that failed; over this time its retry is to be spread, at least.
+    /// Counts a job that failed and will run again; over this time its retry is to be spread, at least.
     pub(super) fn failed(&mut self) -> Duration {
         let place = Self::place(self.second);
         self.failed[place] = self.failed[place].saturating_add(1);
         let sum = |counts: &[u32; SECONDS]| counts.iter().fold(0_u32, |sum, n| sum.saturating_add(*n));
         let n_failed = sum(&self.failed).saturating_sub(ALONE);
-        let per_s = RETRIES_PER_S.saturating_add(sum(&self.done) / DONE_PER_RETRY / 5);
+        let per_s = RETRIES_PER_S.saturating_add(sum(&self.done) / DONE_PER_RETRY / SECONDS as u32);
         Duration::from_secs(n_failed.into()) / per_s
     }
 

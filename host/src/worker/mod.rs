@@ -351,14 +351,7 @@ impl Worker {
             self.mean_us += (wall_us - self.mean_us) / f64::from(self.n_measured);
             log_end(&held, &outcome, usage.wall_us);
             self.count_attempt(&held, &outcome, &usage);
-            let spread = match &outcome {
-                Outcome::Done { .. } => {
-                    self.crowd.done();
-                    Duration::ZERO
-                }
-                _ => self.crowd.failed(),
-            };
-            let settle = settle::settle(&self.policy, &held, manifest_retry, spread, outcome, &usage);
+            let settle = settle::settle(&self.policy, &held, manifest_retry, &mut self.crowd, outcome, &usage);
             if let Some(settle) = settle {
                 self.settles.push_back(settle);
             }
@@ -550,8 +543,8 @@ impl Worker {
 
     /// Ends an attempt that no executor was given.
     fn end_unrun(&mut self, held: &Held, outcome: Outcome) {
-        let (wish, spread) = (RetryWish::default(), Duration::ZERO);
-        let settle = settle::settle(&self.policy, held, wish, spread, outcome, &Default::default());
+        let wish = RetryWish::default();
+        let settle = settle::settle(&self.policy, held, wish, &mut self.crowd, outcome, &Default::default());
         self.settles.extend(settle);
     }
 

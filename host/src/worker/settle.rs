@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::crowd::Crowd;
 use super::held::Held;
 use crate::effects::Effects;
 use crate::outcome::{Outcome, Usage};
@@ -25,13 +26,13 @@ pub struct SettlePolicy {
 }
 
 /// The transition that an outcome asks for; `None` when nothing may be written. The job decides about its retries, then
-/// the `manifest` of the code it ran, then the host. A retry is spread over `spread` at least.
+/// the `manifest` of the code it ran, then the host. What comes back at a time of our choice counts in the `crowd`.
 #[must_use]
 pub(super) fn settle(
     policy: &SettlePolicy,
     held: &Held,
     manifest: RetryWish,
-    spread: Duration,
+    crowd: &mut Crowd,
     outcome: Outcome,
     usage: &Usage,
 ) -> Option<Settle> {
@@ -39,15 +40,18 @@ pub(super) fn settle(
     let failures = held.attempts.saturating_add(1);
     let error = cut(outcome.error_text(), ERROR_BYTES_MAX);
     let kind = outcome.kind();
-    let again = |after: Option<Duration>| {
+    let mut again = |after: Option<Duration>| {
         if failures >= wish.executions() {
             return End::Dlq { attempts: failures, error: error.clone(), kind, reason: error.clone() };
         }
-        let after = after.unwrap_or_else(|| wish.over(policy.retry).delay(failures, spread, retry::chance()));
+        let after = after.unwrap_or_else(|| wish.over(policy.retry).delay(failures, crowd.failed(), retry::chance()));
         End::Retry { attempts: failures, error: error.clone(), kind, after }
     };
     let end = match outcome {
-        Outcome::Done { result } => End::Done { result, ttl: policy.done_ttl },
+        Outcome::Done { result } => {
+            crowd.done();
+            End::Done { result, ttl: policy.done_ttl }
+        }
         Outcome::Retry { after, .. } => again(after),
         Outcome::Failed { .. } | Outcome::TimedOut { .. } | Outcome::Trapped { .. } | Outcome::OutOfMemory { .. } => {
             again(None)
@@ -107,8 +111,14 @@ fn cut_front(text: &str, bytes_max: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::job::JobId;
+
+    fn nobody() -> Crowd {
+        Crowd::new(Instant::now())
+    }
 
     fn held(attempts: u32, max_attempts: u32) -> Held {
         let retry = RetryWish { max_attempts: Some(max_attempts), ..RetryWish::default() };
@@ -117,7 +127,7 @@ mod tests {
 
     fn end(attempts: u32, max_attempts: u32, outcome: Outcome) -> Option<End> {
         let policy = SettlePolicy { done_ttl: Duration::from_secs(1), retry: RetryPolicy::default() };
-        settle(&policy, &held(attempts, max_attempts), RetryWish::default(), Duration::ZERO, outcome, &Usage::default())
+        settle(&policy, &held(attempts, max_attempts), RetryWish::default(), &mut nobody(), outcome, &Usage::default())
             .map(|settle| settle.end)
     }
 
@@ -135,7 +145,7 @@ mod tests {
         let ends = |job: RetryWish, manifest: RetryWish, attempts: u32| {
             let held = Held::for_tests(JobId::from("j"), attempts, job);
             let outcome = Outcome::Failed { message: "no".into() };
-            settle(&policy, &held, manifest, Duration::ZERO, outcome, &Usage::default()).unwrap()
+            settle(&policy, &held, manifest, &mut nobody(), outcome, &Usage::default()).unwrap()
         };
         let most = |n: u32| RetryWish { max_attempts: Some(n), ..RetryWish::default() };
         assert!(matches!(ends(most(2), most(9), 1).end, End::Dlq { attempts: 2, .. }));
@@ -158,10 +168,30 @@ mod tests {
         let fields = |job: RetryWish| {
             let held = Held::for_tests(JobId::from("j"), 0, job);
             let outcome = Outcome::Failed { message: "no".into() };
-            settle(&policy, &held, manifest, Duration::ZERO, outcome, &Usage::default()).unwrap().fields
+            settle(&policy, &held, manifest, &mut nobody(), outcome, &Usage::default()).unwrap().fields
         };
         assert_eq!(fields(RetryWish::default()), [("max_attempts", b"9".to_vec())]);
         assert_eq!(fields(RetryWish { max_attempts: Some(4), ..RetryWish::default() }), []);
+    }
+
+    #[test]
+    fn only_what_comes_back_at_a_time_of_our_choice_is_a_crowd() {
+        let policy = SettlePolicy { done_ttl: Duration::from_secs(1), retry: RetryPolicy::default() };
+        let spread_after = |attempts, outcome: &dyn Fn() -> Outcome| {
+            let mut crowd = nobody();
+            for _ in 0..1000 {
+                let held = held(attempts, 3);
+                let _ = settle(&policy, &held, RetryWish::default(), &mut crowd, outcome(), &Usage::default());
+            }
+            crowd.failed()
+        };
+        let failed = || Outcome::Failed { message: "no".into() };
+        let asked = || Outcome::Retry { after: Some(Duration::from_secs(1)), reason: "busy".into() };
+        assert!(spread_after(0, &failed) > Duration::from_secs(40));
+        assert_eq!(spread_after(2, &failed), Duration::ZERO, "its last attempt");
+        assert_eq!(spread_after(0, &asked), Duration::ZERO);
+        assert_eq!(spread_after(0, &|| Outcome::Rejected { reason: "no".into() }), Duration::ZERO);
+        assert_eq!(spread_after(0, &|| Outcome::Cancelled), Duration::ZERO);
     }
 
     #[test]
