@@ -8,7 +8,7 @@ unexport CARGO_TARGET_DIR
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-11s %s\n", $$1, $$2 }'
 
-setup: ## Install what the tests need (redis-server, Wasm targets, a C compiler for Wasm)
+setup: ## Install what the tests need (redis-server, Wasm targets, compilers of other languages into target/tools)
 	@.ci/setup test
 
 build: ## target/release/wasmhost and every shipped jumpscript as target/scripts/NAME.wasm
