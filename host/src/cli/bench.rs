@@ -7,6 +7,7 @@
 //! over HTTP.
 
 mod adopted;
+mod costs;
 mod drain;
 mod http;
 mod idle;
@@ -16,6 +17,7 @@ mod machine;
 mod report;
 mod scale;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,7 +25,8 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
-use self::adopted::Adopted;
+use self::adopted::{Adopted, Pair};
+use self::costs::Costs;
 use self::drain::{Bench, Counted, Drain, Handler, connect, median, native, noop};
 use self::idle::Idle;
 use self::latency::{Watched, sent_at};
@@ -105,6 +108,8 @@ struct Figures {
     adopted: Option<Adopted>,
     #[serde(flatten)]
     idle: Option<Idle>,
+    /// Where Redis's time goes, by sort of drain.
+    redis_costs: BTreeMap<&'static str, Costs>,
     jobs: u64,
     rounds: u32,
     append_only: bool,
@@ -190,6 +195,7 @@ async fn measure_private(args: &BenchArgs, url: &str, wasm: &[u8], data: &Path) 
         let executor = bench.wasm_executor(wasm).await?;
         bench.store.set_append_only(true).await?;
         let (native, sandboxed) = drains(&bench, args, &executor).await?;
+        figures.redis_costs.insert("aof", Costs::of(&native));
         figures.append_only_drains = Some(AppendOnly {
             native_jobs_per_s_aof: median(native.iter().map(|drain| drain.jobs_per_s)),
             wasm_jobs_per_s_aof: median(sandboxed.iter().map(|drain| drain.jobs_per_s)),
@@ -220,7 +226,7 @@ async fn measure(
     }
     for round in 0..args.rounds {
         let (unlimited, enqueue_per_s) = bench.drain(args.jobs, native).await?;
-        native_drains.push(unlimited);
+        native_drains.push(unlimited.clone());
         enqueued.push(enqueue_per_s);
         sandboxed.push(bench.drain(args.jobs, |counted| in_sandbox(&executor, counted)).await?.0);
         if !args.brief {
@@ -250,6 +256,13 @@ async fn measure(
         Some(bench.idle(data, args.seconds).await?)
     };
 
+    let mut redis_costs = BTreeMap::from([("native", Costs::of(&native_drains)), ("sandbox", Costs::of(&sandboxed))]);
+    if !limited.is_empty() {
+        redis_costs.insert("limits", Costs::of(limited.iter().map(|round| &round.limited)));
+    }
+    if !adopted.is_empty() {
+        redis_costs.insert("hero", Costs::of(adopted.iter().map(Pair::adopted)));
+    }
     let of = |drains: &[Drain], figure: fn(&Drain) -> f64| median(drains.iter().map(figure));
     Ok(Figures {
         native_jobs_per_s: of(&native_drains, |d| d.jobs_per_s),
@@ -268,6 +281,7 @@ async fn measure(
         limits: (!limited.is_empty()).then(|| Limits::of(&limited)),
         adopted: Adopted::of(&adopted),
         idle,
+        redis_costs,
         jobs: args.jobs,
         rounds: args.rounds,
         append_only: args.append_only,

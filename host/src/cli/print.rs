@@ -65,6 +65,11 @@ fn write_all(to: &mut impl Write, bytes: &[u8], with_newline: bool) {
 
 /// Columns with a head and no lines, as other tools of the shell print them.
 pub(super) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) {
+    table_of(head.into(), rows.into_iter().map(Vec::from));
+}
+
+/// The same with as many columns as the head has.
+pub(super) fn table_of(head: Vec<impl Into<comfy_table::Cell>>, rows: impl IntoIterator<Item = Vec<String>>) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(head);

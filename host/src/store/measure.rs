@@ -1,5 +1,6 @@
 //! Measuring a Redis: for `wasmhost bench`, and for tests that count commands.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -7,6 +8,7 @@ use futures_util::StreamExt;
 use super::link::Script;
 use super::script::{self, Lanes, Reply};
 use super::{Error, Store};
+use crate::job::JobId;
 use crate::protocol::Source;
 
 /// Most slow scripts that are remembered.
@@ -25,6 +27,15 @@ static NAMED: [(&str, &Script); 9] = [
     ("take over", &script::TAKE_OVER),
     ("watch lists", &script::WATCH_LISTS),
 ];
+
+/// What the server did of one command, called by a client or in a script.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spent {
+    /// How often.
+    pub calls: f64,
+    /// How long it took in all.
+    pub time: Duration,
+}
 
 impl Store {
     /// CPU time that the server has used since it started.
@@ -46,6 +57,15 @@ impl Store {
         Ok(info_value(&info, "process_id").and_then(|value| value.parse().ok()))
     }
 
+    /// What the server has done of each command since it started, by its name in small letters.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn command_times(&self) -> Result<BTreeMap<String, Spent>, Error> {
+        let info = self.info("commandstats").await?;
+        Ok(info.lines().filter_map(command_time).collect())
+    }
+
     /// How many scripts the server has run since it started.
     ///
     /// # Errors
@@ -65,8 +85,8 @@ impl Store {
         Ok(info_value(&info, "used_memory").and_then(|value| value.parse().ok()).unwrap_or(0))
     }
 
-    /// Pushes jobs to another system's list as its own programs do, each with a record of usual size. The ids of each
-    /// call are the same.
+    /// Pushes jobs to another system's list as its own programs do, each with a record of usual size and an id that no
+    /// other has.
     ///
     /// # Errors
     /// When Redis cannot be reached.
@@ -83,10 +103,10 @@ impl Store {
         ];
         for first in (0..n).step_by(PUSHED_AT_ONCE) {
             let mut pipeline = redis::pipe();
-            for place in first..n.min(first + PUSHED_AT_ONCE as u64) {
-                let id = format!("bench-{place:08}");
+            for _ in first..n.min(first + PUSHED_AT_ONCE as u64) {
+                let id = JobId::generate().to_string();
                 let record = format!("{}{id}", source.record_prefix);
-                pipeline.del(&record).hset_multiple(&record, &fields).lpush(source.list.as_bytes(), id);
+                pipeline.hset_multiple(&record, &fields).lpush(source.list.as_bytes(), id);
             }
             self.link.pipeline("the pushes of jobs", &pipeline).await?;
         }
@@ -193,7 +213,32 @@ impl Store {
     }
 }
 
+/// A line such as `cmdstat_hset:calls=2,usec=5,usec_per_call=2.50,...`.
+fn command_time(line: &str) -> Option<(String, Spent)> {
+    let (name, figures) = line.trim().strip_prefix("cmdstat_")?.split_once(':')?;
+    let figure = |name: &str| {
+        let mut figures = figures.split(',').filter_map(|figure| figure.split_once('='));
+        figures.find(|(key, _)| *key == name)?.1.parse::<f64>().ok()
+    };
+    let spent = Spent { calls: figure("calls")?, time: Duration::from_secs_f64(figure("usec")? / 1e6) };
+    Some((name.to_ascii_lowercase(), spent))
+}
+
 /// A line of `INFO`.
 fn info_value<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_commandstats_is_a_command_its_calls_and_its_time() {
+        let line = "cmdstat_hset:calls=4,usec=10,usec_per_call=2.50,rejected_calls=0,failed_calls=0\r";
+        let spent = Spent { calls: 4.0, time: Duration::from_micros(10) };
+        assert_eq!(command_time(line), Some(("hset".to_owned(), spent)));
+        assert_eq!(command_time("cmdstat_script|load:calls=1,usec=2").unwrap().0, "script|load");
+        assert_eq!(command_time("# Commandstats"), None);
+    }
 }

@@ -47,6 +47,7 @@ pub use self::error::Error;
 pub use self::foreign::{Found, Look, TakenOver, Told};
 pub use self::jumpscripts::{Adopted, Index, NewJumpscript, Published};
 pub use self::list::{Filter, LOOKED_MAX, Listed, PAGE_MAX, Page, TimeOf};
+pub use self::measure::Spent;
 pub use self::peek::{Peek, PeekStop, Peeked, Signal, Signals};
 pub use self::purge::Purge;
 pub use self::queue_settings::{OnFull, QueueChange, QueueSettings};

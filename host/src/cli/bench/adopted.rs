@@ -31,6 +31,13 @@ pub(super) struct Pair {
     adopted: Drain,
 }
 
+impl Pair {
+    /// The drain of what was taken over.
+    pub(super) fn adopted(&self) -> &Drain {
+        &self.adopted
+    }
+}
+
 impl Adopted {
     pub(super) fn of(pairs: &[Pair]) -> Option<Self> {
         let ratio = |pair: &Pair| pair.adopted.jobs_per_s / pair.ours.jobs_per_s;

@@ -1,5 +1,6 @@
 //! Filling queues and draining them with a worker: what most figures are made of.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use crate::outcome::Outcome;
 use crate::ports::{PublishRule, Pulse};
 use crate::retry::RetryPolicy;
 use crate::sandbox::{Compiler, MEMORY_BYTES_MAX, Options, Sandbox};
-use crate::store::{self, NewJumpscript, Store};
+use crate::store::{self, NewJumpscript, Spent, Store};
 use crate::worker::{self, Worker};
 
 /// The name under which the no-op jumpscript is published.
@@ -44,7 +45,7 @@ pub(super) struct Bench {
 }
 
 /// One drain.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Drain {
     /// All jobs over the time until the worker has ended.
     pub(super) jobs_per_s: f64,
@@ -56,6 +57,17 @@ pub(super) struct Drain {
     pub(super) first_ms: f64,
     /// From the worker's start to the last counted job.
     pub(super) last_ms: f64,
+    /// What the server did meanwhile, by command.
+    pub(super) commands: BTreeMap<String, Spent>,
+    n_done: u64,
+}
+
+impl Drain {
+    /// How many jobs it was.
+    #[expect(clippy::cast_precision_loss, reason = "a number of jobs needs no more than 52 bits")]
+    pub(super) fn n_done(&self) -> f64 {
+        self.n_done as f64
+    }
 }
 
 impl Bench {
@@ -145,6 +157,7 @@ impl Bench {
     ) -> Result<(Drain, u64), Failure> {
         let worker = self.worker(queue, executor);
         let (stop, stopped) = watch::channel(false);
+        let commands_before = self.store.command_times().await?;
         let (host_before, redis_before, started) = (own_cpu(), self.store.server_cpu().await?, Instant::now());
         let running = tokio::spawn(worker.run(stopped));
         handled.all.notified().await;
@@ -152,6 +165,11 @@ impl Bench {
         let totals = running.await.map_err(|error| Failure::new(format!("the worker failed: {error}")))?;
         let elapsed = started.elapsed();
         let (host, redis) = (own_cpu() - host_before, self.store.server_cpu().await? - redis_before);
+        let mut commands = self.store.command_times().await?;
+        for (name, spent) in &mut commands {
+            let before = commands_before.get(name).copied().unwrap_or_default();
+            *spent = Spent { calls: spent.calls - before.calls, time: spent.time.saturating_sub(before.time) };
+        }
         let at = |moment: &OnceLock<Instant>| moment.get().copied().unwrap_or(started);
         let ms_to = |moment| at(moment).duration_since(started).as_secs_f64() * 1e3;
         let drain = Drain {
@@ -161,6 +179,8 @@ impl Bench {
             counted_per_s: per_s(handled.n_counted, at(&handled.last).duration_since(at(&handled.counted_from))),
             first_ms: ms_to(&handled.first),
             last_ms: ms_to(&handled.last),
+            commands,
+            n_done: totals.done,
         };
         Ok((drain, totals.done))
     }

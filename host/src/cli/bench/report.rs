@@ -8,7 +8,7 @@ use super::drain::BULK;
 use super::http::{self, HttpFigures};
 use super::limits::Limits;
 use super::scale::{self, Case, ScaleFigures};
-use super::{FIGURES, Figures, idle, latency, limits};
+use super::{FIGURES, Figures, costs, idle, latency, limits};
 use crate::cli::{Failure, Output, print};
 
 pub(super) fn queue(output: Output, figures: &Figures) -> Result<(), Failure> {
@@ -58,6 +58,7 @@ pub(super) fn queue(output: Output, figures: &Figures) -> Result<(), Failure> {
                 idle.pss_mb
             ));
         }
+        costs::print(&f.redis_costs);
         print::line(&format!("others on this machine  {:.2} cores", f.others_cores));
     })
 }
