@@ -1,7 +1,8 @@
 //! The guest contract on the host's side: what `guest-sdk/wit` says, and who answers the imports.
 //!
-//! Invariant: only what is added to a linker here can be called by a guest. There are no sockets, HTTP goes where it
-//! was granted (`http`), and no directory is ever opened; `wasi:filesystem` is here because the standard libraries of most languages import it.
+//! Invariant: only what is added to a linker here can be called by a guest. HTTP goes where it was
+//! granted (`http`), no directory is ever opened, and no socket is: `wasi:filesystem` is here because the standard
+//! libraries of most languages import it, `wasi:sockets` because interpreters do.
 
 use wasmtime::Engine;
 use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
@@ -11,6 +12,7 @@ use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView as _};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::p2::bindings as wasi;
 use wasmtime_wasi::random::WasiRandom;
+use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView as _};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
@@ -104,9 +106,22 @@ pub(super) fn component_linker(engine: &Engine) -> wasmtime::Result<Linker<Guest
     wasi::cli::terminal_stderr::add_to_linker::<G, WasiCli>(l, G::cli)?;
     wasi::filesystem::types::add_to_linker::<G, WasiFilesystem>(l, G::filesystem)?;
     wasi::filesystem::preopens::add_to_linker::<G, WasiFilesystem>(l, G::filesystem)?;
+    sockets(l)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(l)?;
     Jumpscript::add_to_linker::<G, HasSelf<G>>(l, |g| g)?;
     Ok(linker)
+}
+
+/// The sockets that nobody may open: `guest::builder` allows neither TCP nor UDP nor looking up a name.
+fn sockets(l: &mut Linker<Guest<Wasi>>) -> wasmtime::Result<()> {
+    type G = Guest<Wasi>;
+    wasi::sockets::instance_network::add_to_linker::<G, WasiSockets>(l, G::sockets)?;
+    wasi::sockets::ip_name_lookup::add_to_linker::<G, WasiSockets>(l, G::sockets)?;
+    wasi::sockets::network::add_to_linker::<G, WasiSockets>(l, &Default::default(), G::sockets)?;
+    wasi::sockets::tcp::add_to_linker::<G, WasiSockets>(l, G::sockets)?;
+    wasi::sockets::tcp_create_socket::add_to_linker::<G, WasiSockets>(l, G::sockets)?;
+    wasi::sockets::udp::add_to_linker::<G, WasiSockets>(l, G::sockets)?;
+    wasi::sockets::udp_create_socket::add_to_linker::<G, WasiSockets>(l, G::sockets)
 }
 
 /// What commands of WASI preview 1 may import.

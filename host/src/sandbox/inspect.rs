@@ -71,6 +71,20 @@ const INTERFACES: [(&str, &str, &str); 25] = [
     ("wasmhost:jumpscript/progress", "0.1", "progress"),
 ];
 
+/// What comes with an interpreter: a shared library may import it, whether the program calls it or not. Linked, and
+/// every call of it is refused; a file that is linked as one has only what it calls, and is refused itself.
+const OF_LIBRARIES: [&str; 7] = [
+    "wasi:sockets/instance-network",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/network",
+    "wasi:sockets/tcp",
+    "wasi:sockets/tcp-create-socket",
+    "wasi:sockets/udp",
+    "wasi:sockets/udp-create-socket",
+];
+/// The custom section of a shared library.
+const LIBRARY_SECTION: &str = "dylink.0";
+
 /// Interfaces that people ask for and that are not granted: prefix, what it is.
 const NOT_GRANTED: [(&str, &str); 8] = [
     ("wasi:sockets/", "network sockets"),
@@ -147,7 +161,11 @@ impl Inspection {
         let outline = Outline::read(wasm)?;
         let types = validate(wasm, &outline)?;
         let (shape, imports) = if Parser::is_component(wasm) {
-            let imports = outline.imports.iter().map(|name| component_import(name)).collect::<Result<_, _>>()?;
+            let imports = outline
+                .imports
+                .iter()
+                .map(|name| component_import(name, outline.has_libraries))
+                .collect::<Result<_, _>>()?;
             (component_shape(&types, &outline)?, imports)
         } else {
             core_shape(&types)?
@@ -202,11 +220,13 @@ struct Outline<'a> {
     imports: Vec<&'a str>,
     exports: Vec<&'a str>,
     manifest: Option<&'a [u8]>,
+    /// Whether it was linked from shared libraries, which is how interpreters are built.
+    has_libraries: bool,
 }
 
 impl<'a> Outline<'a> {
     fn read(wasm: &'a [u8]) -> Result<Self, Error> {
-        let mut outline = Outline { imports: Vec::new(), exports: Vec::new(), manifest: None };
+        let mut outline = Outline { imports: Vec::new(), exports: Vec::new(), manifest: None, has_libraries: false };
         let mut depth = 0_u32;
         for payload in Parser::new(0).parse_all(wasm) {
             match payload.map_err(|error| corrupt(&error))? {
@@ -242,6 +262,7 @@ impl<'a> Outline<'a> {
                     // The last one: a manifest beside the file is appended at publish, and wins over the SDK's.
                     outline.manifest = Some(section.data());
                 }
+                Payload::CustomSection(section) if section.name() == LIBRARY_SECTION => outline.has_libraries = true,
                 _ => {}
             }
         }
@@ -298,9 +319,12 @@ fn corrupt(error: &wasmparser::BinaryReaderError) -> Error {
 }
 
 /// Checks one import of a component.
-fn component_import(name: &str) -> Result<Import, Error> {
+fn component_import(name: &str, has_libraries: bool) -> Result<Import, Error> {
     let (interface, version) = name.split_once('@').unwrap_or((name, ""));
     let shown = visible(name);
+    if has_libraries && version.starts_with("0.2.") && OF_LIBRARIES.contains(&interface) {
+        return Ok(Import { name: shown, purpose: "every call is refused" });
+    }
     if let Some((_, track, purpose)) = INTERFACES.iter().find(|(known, ..)| *known == interface) {
         if version == *track || version.strip_prefix(track).is_some_and(|rest| rest.starts_with('.')) {
             return Ok(Import { name: shown, purpose });
@@ -445,6 +469,14 @@ mod tests {
         assert!(refused_text(&component("wasi:cli/stdin@0.3.0")).contains("this host has version 0.2"));
         assert!(refused_text(&component("wasi:logging/logging@0.2.0")).contains("0.1.0-draft"));
         assert!(refused_text("(module (import \"env\" \"f\" (func)) (func (export \"_start\")))").contains("`env.f`"));
+    }
+
+    #[test]
+    fn sockets_may_be_imported_by_a_library_but_not_by_a_program() {
+        let component =
+            |module: &str| format!("(component (import \"wasi:sockets/tcp@0.2.9\" (instance)) (core module {module}))");
+        assert!(refused_text(&component("")).contains("`wasi:sockets/tcp@0.2.9`, which is not granted"));
+        assert!(refused_text(&component("(@custom \"dylink.0\" \"\")")).contains("it exports nothing"));
     }
 
     #[test]
