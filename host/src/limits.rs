@@ -164,6 +164,7 @@ fn of_sandboxes() -> Vec<Row> {
         ("resources that a guest holds", sandbox::RESOURCES_MAX.to_string(), "stopped", ""),
         ("random bytes of one call", bytes(to_usize(sandbox::RANDOM_BYTES_MAX)), "stopped", ""),
         ("bytes handed to the host in one call", bytes(sandbox::HOSTCALL_FUEL), "stopped", ""),
+        ("calls of the host in an attempt", sandbox::HOST_CALLS_MAX.to_string(), "stopped", ""),
         ("log, stdout and stderr of an attempt", bytes(sandbox::LOG_BYTES_MAX), "the rest is dropped, with a mark", ""),
         ("log lines of an attempt", sandbox::LOG_LINES_MAX.to_string(), "the rest is dropped, with a mark", ""),
         ("progress reports of an attempt", sandbox::PROGRESS_REPORTS_MAX.to_string(), "the rest is dropped", ""),

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::failure::FAILED;
 use super::{Failure, Global, print};
 use crate::clock::parse_duration;
-use crate::config::{Config, Given, LogFormat, Queue, environment};
+use crate::config::{Config, Given, Hardening, LogFormat, Queue, environment};
 use crate::host::{Host, Reload, own_compiler};
 use crate::permissions::HttpPattern;
 use crate::protocol::Protocol;
@@ -64,6 +64,9 @@ pub(super) struct RunArgs {
     /// Where jumpscripts may send HTTP requests, such as api.example.com:443, *.example.com:443 or 127.0.0.1:* (repeatable) [env: WASMHOST_ALLOW_HTTP]
     #[arg(long = "allow-http", value_name = "HOST:PORT")]
     allow_http: Vec<HttpPattern>,
+    /// Defence in depth for speed: default, or strict, which wipes native stacks between jobs and trusts no report about written pages [default: default]
+    #[arg(long, value_name = "LEVEL")]
+    hardening: Option<Hardening>,
     /// Log lines: error, warn, info, debug, trace, or directives [env: WASMHOST_LOG] [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -90,6 +93,7 @@ impl RunArgs {
             http_listen: self.http,
             http_token_file: self.http_token_file,
             allow_http: some(self.allow_http),
+            sandbox_hardening: self.hardening,
             log_level: self.log,
             log_format: self.log_format,
             ..global.given()

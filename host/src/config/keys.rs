@@ -223,8 +223,8 @@ settings! {
     #[doc = "Sandboxes that can exist at once, waiting jobs included; 0 is as many as `concurrency` needs."]
     sandbox_pool: u64 = "sandbox.pool", "WASMHOST_SANDBOX_POOL", "", default "0",
         rule "0, or at least `concurrency` and at most 100000", live false, secret false;
-    #[doc = "How much speed is given for defence in depth."]
-    sandbox_hardening: Hardening = "sandbox.hardening", "WASMHOST_SANDBOX_HARDENING", "", default "default",
+    #[doc = "How much speed is given for defence in depth. What one job leaves in memories and tables is gone before the next in either. `strict` also wipes the native stack between jobs, and wipes memories without asking the kernel which pages were written."]
+    sandbox_hardening: Hardening = "sandbox.hardening", "WASMHOST_SANDBOX_HARDENING", "--hardening", default "default",
         rule "default or strict", live false, secret false;
     #[doc = "How often the node checks its health."]
     health_interval: Duration = "health.interval", "WASMHOST_HEALTH_INTERVAL", "", default "10s",

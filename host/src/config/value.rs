@@ -321,6 +321,14 @@ pub enum Hardening {
     Strict,
 }
 
+impl FromStr for Hardening {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+}
+
 impl Value for Hardening {
     const EXPECTED: &'static str = "must be one of default, strict";
 

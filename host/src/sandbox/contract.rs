@@ -39,6 +39,7 @@ pub(super) type Wasi = Option<(WasiCtx, ResourceTable)>;
 
 impl WasiView for Guest<Wasi> {
     fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.limits.count_host_call();
         let (ctx, table) = self.wasi.get_or_insert_with(|| component_wasi(&self.log));
         WasiCtxView { ctx, table }
     }
@@ -46,6 +47,7 @@ impl WasiView for Guest<Wasi> {
 
 impl WasiHttpView for Guest<Wasi> {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
+        self.limits.count_host_call();
         let (_, table) = self.wasi.get_or_insert_with(|| component_wasi(&self.log));
         // A script that imports HTTP has brought its client; without one nothing is granted.
         let client = self.http.get_or_insert_with(|| Box::new(Client::new(None, &self.log)));
@@ -108,7 +110,7 @@ pub(super) fn component_linker(engine: &Engine) -> wasmtime::Result<Linker<Guest
     wasi::filesystem::preopens::add_to_linker::<G, WasiFilesystem>(l, G::filesystem)?;
     sockets(l)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(l)?;
-    Jumpscript::add_to_linker::<G, HasSelf<G>>(l, |g| g)?;
+    Jumpscript::add_to_linker::<G, HasSelf<G>>(l, Guest::called)?;
     Ok(linker)
 }
 
@@ -127,6 +129,6 @@ fn sockets(l: &mut Linker<Guest<Wasi>>) -> wasmtime::Result<()> {
 /// What commands of WASI preview 1 may import.
 pub(super) fn core_linker(engine: &Engine) -> wasmtime::Result<wasmtime::Linker<Guest<WasiP1Ctx>>> {
     let mut linker = wasmtime::Linker::new(engine);
-    p1::add_to_linker_async(&mut linker, |guest: &mut Guest<WasiP1Ctx>| &mut guest.wasi)?;
+    p1::add_to_linker_async(&mut linker, |guest: &mut Guest<WasiP1Ctx>| &mut guest.called().wasi)?;
     Ok(linker)
 }

@@ -53,7 +53,8 @@ impl Pool {
         let mut notes = Vec::new();
         let wanted = if options.pool_size == 0 { POOL_SIZE } else { options.pool_size };
         let size = clamp_pool(wanted, max_map_count(), options.pool_size == 0, &mut notes)?;
-        let scan = may_scan_pages(&mut notes);
+        // Strict trusts no report about which pages were written: what stays mapped is wiped whole.
+        let scan = options.hardening == Hardening::Default && may_scan_pages(&mut notes);
         let make = |reservation| {
             let mut config = code_config(reservation);
             if options.hardening == Hardening::Strict {
@@ -198,6 +199,18 @@ mod tests {
     }
 
     #[test]
+    fn strict_wipes_more_and_asks_no_kernel() {
+        let settings = |scan, hardening| format!("{:?}", pooling(4, MEMORY_RESERVATION, scan, hardening));
+        let (default, strict) = (settings(true, Hardening::Default), settings(false, Hardening::Strict));
+        assert!(default.contains("async_stack_keep_resident: 0"), "{default}");
+        assert!(strict.contains(&format!("async_stack_keep_resident: {KEEP_STACK}")), "{strict}");
+        assert!(default.contains("pagemap_scan: Yes") && strict.contains("pagemap_scan: No"), "{strict}");
+        // The kernel is not even asked, so nothing is said about it.
+        let pool = Pool::new(&Options { pool_size: 4, hardening: Hardening::Strict, ..Options::default() }).unwrap();
+        assert_eq!(pool.notes, Vec::<String>::new());
+    }
+
+    #[test]
     fn swap_and_old_kernels_are_seen() {
         assert!(!has_swap("Filename\t\t\t\tType\t\tSize\n"));
         assert!(has_swap("Filename Type Size\n/dev/sda2 partition 1000 0 -2\n"));
@@ -216,5 +229,8 @@ mod tests {
         let pool = Pool::new(&Options { pool_size: 4, ..Options::default() }).unwrap();
         let compiler = Engine::new(&code_config(pool.memory_reservation)).unwrap();
         assert_eq!(hash(&pool.engine), hash(&compiler));
+        // Artifacts serve a host before and after its hardening was changed.
+        let strict = Options { pool_size: 4, hardening: Hardening::Strict, ..Options::default() };
+        assert_eq!(hash(&Pool::new(&strict).unwrap().engine), hash(&compiler));
     }
 }

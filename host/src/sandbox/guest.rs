@@ -34,6 +34,12 @@ pub(super) struct Guest<W> {
 }
 
 impl<W: Send + 'static> Guest<W> {
+    /// The guest as a host call finds it; every way from a linker to a guest comes through here.
+    pub(super) const fn called(&mut self) -> &mut Self {
+        self.limits.count_host_call();
+        self
+    }
+
     /// A store with every limit armed.
     pub(super) fn into_store(self, engine: &Engine) -> Store<Self> {
         let mut store = Store::new(engine, self);
@@ -42,6 +48,7 @@ impl<W: Send + 'static> Guest<W> {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|context| {
             let guest = context.data();
+            guest.limits.check_host_calls()?;
             let must_stop = guest.cancel.is_cancelled() || Instant::now() >= guest.deadline;
             // Yielding gives the thread to the other guests between two ticks.
             Ok(if must_stop { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
@@ -108,5 +115,5 @@ pub(super) fn tests_store(engine: &Engine) -> Store<Guest<WasiP1Ctx>> {
     let log = Log::new(std::sync::Arc::clone(&call.sink));
     let wasi = core_wasi(&log, call, &ResultStream::default());
     let cancel = CancelFlag::new();
-    Guest { wasi, limits: Limits::new(0), log, deadline: Instant::now(), cancel, http: None }.into_store(engine)
+    Guest { wasi, limits: Limits::new(0, 0), log, deadline: Instant::now(), cancel, http: None }.into_store(engine)
 }

@@ -29,17 +29,36 @@ pub(super) struct ResultLimit {
     pub(super) limit: usize,
 }
 
+/// The guest called the host more often than it may.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("it called the host more than {limit} times, the most that is allowed for one attempt; do more in each call")]
+pub(super) struct HostCallLimit {
+    pub(super) limit: u64,
+}
+
 /// Watches one instance.
 #[derive(Debug)]
 pub(super) struct Limits {
     memory_bytes_max: usize,
     memory_bytes: usize,
     memory_bytes_peak: usize,
+    host_calls_max: u64,
+    host_calls: u64,
 }
 
 impl Limits {
-    pub(super) const fn new(memory_bytes_max: usize) -> Self {
-        Self { memory_bytes_max, memory_bytes: 0, memory_bytes_peak: 0 }
+    pub(super) const fn new(memory_bytes_max: usize, host_calls_max: u64) -> Self {
+        Self { memory_bytes_max, memory_bytes: 0, memory_bytes_peak: 0, host_calls_max, host_calls: 0 }
+    }
+
+    /// Counts a call of the host. Nothing stops here: a look-up in a linker has no error to give.
+    pub(super) const fn count_host_call(&mut self) {
+        self.host_calls += 1;
+    }
+
+    /// Whether the guest may go on; asked at every tick.
+    pub(super) fn check_host_calls(&self) -> Result<(), HostCallLimit> {
+        if self.host_calls > self.host_calls_max { Err(HostCallLimit { limit: self.host_calls_max }) } else { Ok(()) }
     }
 
     /// Most linear memory held at once.
@@ -87,7 +106,7 @@ mod tests {
 
     #[test]
     fn all_memories_count_together() {
-        let mut limits = Limits::new(100);
+        let mut limits = Limits::new(100, 0);
         assert!(limits.memory_growing(0, 60, None).unwrap());
         assert!(limits.memory_growing(0, 40, None).unwrap());
         let error = limits.memory_growing(60, 61, None).unwrap_err();

@@ -44,7 +44,7 @@ pub use http::{
     HTTP_REQUEST_BYTES_MAX, HTTP_REQUESTS_MAX, HTTP_RESPONSE_BYTES_MAX, HttpOptions,
 };
 pub use inspect::{Import, Inspection};
-pub use options::{CompileLimits, Compiler, Hardening, MEMORY_BYTES_MAX, Options, POOL_SIZE};
+pub use options::{CompileLimits, Compiler, HOST_CALLS_MAX, Hardening, MEMORY_BYTES_MAX, Options, POOL_SIZE};
 pub use output::{LOG_BYTES_MAX, LOG_LINES_MAX, PROGRESS_REPORTS_MAX, TAIL_BYTES_MAX};
 pub use run::{Call, Finished};
 pub use script::Script;
@@ -177,7 +177,7 @@ impl Sandbox {
             },
         };
         let _running = self.shared.ticker.running();
-        run::run(&self.shared.pool.engine, script, call, self.shared.options.memory_bytes_max).await
+        run::run(&self.shared.pool.engine, script, call, &self.shared.options).await
     }
 
     /// Runs a tiny job some hundred times and gives the median time of one, for `doctor`. To be called in a tokio

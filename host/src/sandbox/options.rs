@@ -7,6 +7,8 @@ use super::http::HttpOptions;
 
 /// Linear memory of one job in bytes, all its memories together, when neither host nor manifest says otherwise.
 pub const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Host calls of one attempt: one to two seconds of nothing else.
+pub const HOST_CALLS_MAX: u64 = 10_000_000;
 /// Instances in the pool when the host names no number.
 pub const POOL_SIZE: usize = 1000;
 
@@ -17,6 +19,8 @@ pub struct Options {
     pub pool_size: usize,
     /// The most linear memory any job may be given, in bytes; a call can only lower it.
     pub memory_bytes_max: usize,
+    /// Calls of the host that one attempt may make; beyond them it is stopped at the next tick.
+    pub host_calls_max: u64,
     /// Where native code is kept between starts: a directory of this user alone (mode 0700, made when absent).
     /// `None` keeps it in memory only.
     pub artifacts: Option<PathBuf>,
@@ -35,6 +39,7 @@ impl Default for Options {
         Self {
             pool_size: 0,
             memory_bytes_max: MEMORY_BYTES_MAX,
+            host_calls_max: HOST_CALLS_MAX,
             artifacts: None,
             compiler: Compiler::InProcess,
             compile_limits: CompileLimits::default(),
@@ -77,9 +82,10 @@ impl Default for CompileLimits {
 /// How much is spent on a second line of defence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hardening {
-    /// What the engine guarantees: memories and tables are reset between jobs.
+    /// What the engine guarantees: memories and tables are reset between jobs, page by page as the kernel reports what
+    /// was written.
     #[default]
     Default,
-    /// Native stacks are wiped between jobs too; about a quarter slower.
+    /// Native stacks are wiped between jobs too, and memories without asking the kernel which pages were written.
     Strict,
 }

@@ -18,7 +18,7 @@ use super::contract::types;
 use super::guest::{Guest, command_wasi, core_wasi};
 use super::http::Client;
 use super::limits::Limits;
-use super::options::MEMORY_BYTES_MAX;
+use super::options::{MEMORY_BYTES_MAX, Options};
 use super::output::{Log, ResultStream};
 use super::script::{Linked, Script};
 use super::verdict::{self, Circumstances};
@@ -94,11 +94,11 @@ pub struct Finished {
     pub usage: Usage,
 }
 
-/// Runs one attempt in a fresh instance, with no more than `memory_bytes_max`.
-pub(super) async fn run(engine: &Engine, script: &Script, mut call: Call, memory_bytes_max: usize) -> Finished {
+/// Runs one attempt in a fresh instance, with no more than the options allow.
+pub(super) async fn run(engine: &Engine, script: &Script, mut call: Call, options: &Options) -> Finished {
     let start = Instant::now();
     let log = Log::new(Arc::clone(&call.sink));
-    let limits = Limits::new(call.memory_bytes_max.min(memory_bytes_max));
+    let limits = Limits::new(call.memory_bytes_max.min(options.memory_bytes_max), options.host_calls_max);
     // A timeout beyond the end of time is no timeout.
     let deadline = start.checked_add(call.timeout).unwrap_or_else(|| start + Duration::from_secs(u32::MAX.into()));
     let timeout = call.timeout;

@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Error, PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use super::limits::{MemoryLimit, ResultLimit};
+use super::guest::{HOSTCALL_FUEL, RESOURCES_MAX};
+use super::limits::{HostCallLimit, MemoryLimit, ResultLimit};
 use crate::job::RESULT_BYTES_MAX;
 use crate::outcome::Outcome;
 
@@ -54,6 +56,9 @@ pub(super) fn outcome(error: &Error, circumstances: &Circumstances) -> Outcome {
     if let Some(limit) = error.downcast_ref::<ResultLimit>() {
         return Outcome::Trapped { message: limit.to_string(), backtrace };
     }
+    if let Some(limit) = error.downcast_ref::<HostCallLimit>() {
+        return Outcome::Trapped { message: limit.to_string(), backtrace };
+    }
     let message = match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) if circumstances.is_cancelled => return Outcome::Cancelled,
         Some(Trap::Interrupt) => return Outcome::TimedOut { limit: circumstances.timeout, backtrace },
@@ -62,7 +67,7 @@ pub(super) fn outcome(error: &Error, circumstances: &Circumstances) -> Outcome {
         // A guest with its stack at the bottom of the memory runs below address 0 when it recurses too deeply.
         Some(Trap::MemoryOutOfBounds) if recursing(&frames).is_some() => out_of_stack(&frames),
         Some(trap) => format!("trapped: {trap}"),
-        None => format!("stopped by the host: {}", error.root_cause()),
+        None => stopped_by_the_host(error),
     };
     Outcome::Trapped { message, backtrace }
 }
@@ -87,6 +92,25 @@ pub(super) fn exited(code: i32, circumstances: &Circumstances) -> Outcome {
         };
     }
     Outcome::Failed { message: with_last_line(format!("it called exit({code}) instead of returning from `run`")) }
+}
+
+/// A limit that the engine holds, in our words where its own do not say what to do.
+fn stopped_by_the_host(error: &Error) -> String {
+    if let Some(ResourceTableError::Full) = error.downcast_ref() {
+        return format!(
+            "stopped by the host: it holds {RESOURCES_MAX} streams, pollables or headers, the most that is allowed; \
+             drop those it needs no more"
+        );
+    }
+    let cause = error.root_cause().to_string();
+    // The engine's own type for this is private.
+    if cause.contains("fuel") {
+        return format!(
+            "stopped by the host: it handed more than {} MiB to the host in one call, the most that is allowed",
+            HOSTCALL_FUEL >> 20
+        );
+    }
+    format!("stopped by the host: {cause}")
 }
 
 /// A panic, an abort, or an assertion of a language runtime: what stderr says, without the advice for terminals.

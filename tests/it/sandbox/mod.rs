@@ -8,6 +8,8 @@ mod deaths;
 mod ends;
 mod http;
 mod http_limits;
+mod limits;
+mod residue;
 mod says;
 mod torture;
 
