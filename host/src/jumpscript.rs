@@ -277,6 +277,11 @@ impl Manifest {
         if text.len() > MANIFEST_BYTES_MAX {
             return Err(format!("the manifest has {} bytes, at most {MANIFEST_BYTES_MAX} are allowed", text.len()));
         }
+        if let Ok(table) = text.parse::<toml::Table>()
+            && let Some(toml::Value::Table(permissions)) = table.get("permissions")
+        {
+            Permissions::check_keys(permissions, |key| format!("manifest key `permissions.{key}`"))?;
+        }
         let manifest: Self = toml::from_str(text).map_err(|error| format!("the manifest does not parse: {error}"))?;
         manifest.check()?;
         Ok(manifest)
@@ -324,7 +329,7 @@ impl Manifest {
             return Err("manifest key `memory_mib` is 0, must be at least 1".to_owned());
         }
         self.retry.check()?;
-        self.permissions.check()?;
+        self.permissions.check(|key| format!("manifest key `permissions.{key}`"))?;
         for word in &self.types {
             crate::job::check_name("manifest key `types`: type", word)?;
             if word.contains('/') {

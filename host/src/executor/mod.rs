@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::job::Reserved;
 use crate::outcome::{Outcome, Usage};
+use crate::permissions::Granted;
 use crate::ports::JobSink;
 use crate::retry::RetryWish;
 use crate::sandbox::CancelFlag;
@@ -39,6 +40,8 @@ pub struct Attempt {
     pub cancel: CancelFlag,
     /// What the code's manifest says about retries; nothing as long as the code is not loaded.
     pub manifest_retry: RetryWish,
+    /// What its code may do beyond computing.
+    pub granted: Arc<Granted>,
     /// Where its end goes; taken by the first end.
     completions: Option<Arc<Completions>>,
 }
@@ -48,7 +51,14 @@ impl Attempt {
     #[must_use]
     pub fn new(job: Reserved, sink: Arc<dyn JobSink>, cancel: CancelFlag, completions: &Arc<Completions>) -> Self {
         completions.running.fetch_add(1, Ordering::Relaxed);
-        Self { job, sink, cancel, manifest_retry: RetryWish::default(), completions: Some(Arc::clone(completions)) }
+        Self {
+            job,
+            sink,
+            cancel,
+            manifest_retry: RetryWish::default(),
+            granted: Granted::none(),
+            completions: Some(Arc::clone(completions)),
+        }
     }
 
     /// Ends the attempt.

@@ -305,6 +305,7 @@ fn call_of(attempt: &mut Attempt, options: &WasmOptions, script: &Script) -> Cal
         memory_bytes_max: manifest
             .memory_bytes()
             .map_or(options.memory_bytes_max, |asked| asked.min(options.memory_bytes_max)),
+        granted: Arc::clone(&attempt.granted),
         sink: Arc::clone(&attempt.sink),
         cancel: attempt.cancel.clone(),
     }

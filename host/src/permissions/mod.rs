@@ -1,51 +1,32 @@
-//! What a jumpscript asks for and what a node allows: words and rules, compared in the sandbox.
+//! What a jumpscript asks for and what a node allows: words and rules, compared before it runs.
 //!
-//! Invariant: nothing here opens anything. A permission is effective only when the manifest requests it **and** the node
-//! allows it; a thing that nobody named is denied.
+//! Invariant: nothing here opens anything. A permission is effective only when the manifest requests it **and** a
+//! ceiling of the node or a grant for the very digest allows it; a thing that nobody named is denied.
 //!
-//! Next: `permissions/http.rs` for patterns of hosts and ports, `permissions/address.rs` for which addresses are public.
+//! Next: `permissions/request.rs` for the table of a manifest, `permissions/granted.rs` for what is effective,
+//! `permissions/ceiling.rs` for a node's own tables, `permissions/http.rs` for patterns of hosts and ports,
+//! `permissions/address.rs` for which addresses are public.
 
 mod address;
+mod ceiling;
+mod directory;
+mod fact;
+mod granted;
 mod http;
-
-use serde::{Deserialize, Serialize};
+mod pattern;
+mod request;
 
 pub use address::Reach;
+pub use ceiling::{Ceiling, EVERY_SCRIPT};
+pub use directory::{Directory, PATH_BYTES_MAX};
+pub use fact::{Fact, Facts};
+pub use granted::{Granted, GrantedDirectory};
 pub use http::{Host, HttpPattern, Target};
+pub use pattern::{NamePattern, PATTERN_BYTES_MAX, StatePattern};
+pub use request::{PATTERNS_MAX, PERMISSION_KEYS, Permissions};
 
 /// Most patterns that a manifest may request, and a node may allow.
 pub const HTTP_PATTERNS_MAX: usize = 100;
-
-/// What a manifest requests: its table `[permissions]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Permissions {
-    /// Hosts and ports that it sends HTTP requests to.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub http: Vec<HttpPattern>,
-}
-
-impl Permissions {
-    /// Whether nothing is requested.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.http.is_empty()
-    }
-
-    /// Checks what the types do not hold.
-    ///
-    /// # Errors
-    /// A sentence that names the key, the value and the rule.
-    pub fn check(&self) -> Result<(), String> {
-        let n = self.http.len();
-        if n > HTTP_PATTERNS_MAX {
-            return Err(format!(
-                "manifest key `permissions.http` has {n} hosts, at most {HTTP_PATTERNS_MAX} are allowed"
-            ));
-        }
-        Ok(())
-    }
-}
 
 /// An address that no permission opens, such as the Redis of the node itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

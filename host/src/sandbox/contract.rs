@@ -1,8 +1,8 @@
 //! The guest contract on the host's side: what `guest-sdk/wit` says, and who answers the imports.
 //!
-//! Invariant: only what is added to a linker here can be called by a guest. HTTP goes where it was
-//! granted (`http`), no directory is ever opened, and no socket is: `wasi:filesystem` is here because the standard
-//! libraries of most languages import it, `wasi:sockets` because interpreters do.
+//! Invariant: only what is added to a linker here can be called by a guest. HTTP goes where it was granted (`http`), a
+//! directory is open only when it was granted, for reading, and no socket ever is: `wasi:filesystem` is here anyway
+//! because the standard libraries of most languages import it, `wasi:sockets` because interpreters do.
 
 use wasmtime::Engine;
 use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
@@ -40,7 +40,7 @@ pub(super) type Wasi = Option<(WasiCtx, ResourceTable)>;
 impl WasiView for Guest<Wasi> {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         self.limits.count_host_call();
-        let (ctx, table) = self.wasi.get_or_insert_with(|| component_wasi(&self.log));
+        let (ctx, table) = self.wasi.get_or_insert_with(|| component_wasi(&self.log, &self.granted));
         WasiCtxView { ctx, table }
     }
 }
@@ -48,7 +48,7 @@ impl WasiView for Guest<Wasi> {
 impl WasiHttpView for Guest<Wasi> {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         self.limits.count_host_call();
-        let (_, table) = self.wasi.get_or_insert_with(|| component_wasi(&self.log));
+        let (_, table) = self.wasi.get_or_insert_with(|| component_wasi(&self.log, &self.granted));
         // A script that imports HTTP has brought its client; without one nothing is granted.
         let client = self.http.get_or_insert_with(|| Box::new(Client::new(None, &self.log)));
         WasiHttpCtxView { table, ctx: &mut client.context, hooks: &mut client.calls }

@@ -1,18 +1,22 @@
 //! What one instance carries: its WASI state, its limits, its log, its deadline.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
-use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 
 use super::cancel::CancelFlag;
 use super::http::Client;
 use super::limits::Limits;
 use super::output::{Log, LogStream, ResultStream, Source};
 use super::run::Call;
+use crate::permissions::{Granted, GrantedDirectory};
+use crate::ports::Level;
 
 /// Most resources (streams, pollables) that a guest holds at once.
 pub const RESOURCES_MAX: usize = 1_000;
@@ -29,6 +33,8 @@ pub(super) struct Guest<W> {
     pub(super) log: Log,
     pub(super) deadline: Instant,
     pub(super) cancel: CancelFlag,
+    /// What it may do beyond computing.
+    pub(super) granted: Arc<Granted>,
     /// Made for a script that can send requests; `None` costs the others nothing.
     pub(super) http: Option<Box<Client>>,
 }
@@ -57,20 +63,42 @@ impl<W: Send + 'static> Guest<W> {
     }
 }
 
-/// Clocks, random, stdout and stderr into the log; nothing else.
-fn builder(log: &Log) -> WasiCtxBuilder {
+/// Clocks, random, stdout and stderr into the log, and what was granted of the host's environment and directories.
+fn builder(log: &Log, granted: &Granted) -> WasiCtxBuilder {
     let mut builder = WasiCtxBuilder::new();
     builder
         .stderr(LogStream { log: log.clone(), source: Source::Stderr })
         .max_random_size(RANDOM_BYTES_MAX)
         .allow_tcp(false)
         .allow_udp(false);
+    if !granted.request().env.is_empty() {
+        let of_host = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        for (name, value) in of_host.filter(|(name, _)| granted.env(name)) {
+            builder.env(name, value.to_string_lossy());
+        }
+    }
+    for directory in granted.directories() {
+        if let Err(why) = open_directory(&mut builder, directory) {
+            log.line(Level::Warn, "files", &format!("the directory {} is not open: {why}", directory.path));
+        }
+    }
     builder
 }
 
-/// The WASI of a component: no stdin, stdout into the log, no environment.
-pub(super) fn component_wasi(log: &Log) -> (WasiCtx, ResourceTable) {
-    let mut builder = builder(log);
+/// Opens a directory for reading, if it really lies where the node allows it.
+fn open_directory(builder: &mut WasiCtxBuilder, directory: &GrantedDirectory) -> Result<(), String> {
+    let real = |path: &Path| std::fs::canonicalize(path).map_err(|error| error.to_string());
+    let (path, within) = (real(directory.path.path())?, real(directory.within.path())?);
+    if !path.starts_with(&within) {
+        return Err(format!("it is a link that leads out of {}, which is what the node allows", directory.within));
+    }
+    let opened = builder.preopened_dir(&path, directory.path.as_str(), FsPerms::ReadOnly);
+    opened.map(drop).map_err(|error| error.to_string())
+}
+
+/// The WASI of a component: no stdin, stdout into the log.
+pub(super) fn component_wasi(log: &Log, granted: &Granted) -> (WasiCtx, ResourceTable) {
+    let mut builder = builder(log, granted);
     builder.stdout(LogStream { log: log.clone(), source: Source::Stdout });
     wasi(&mut builder)
 }
@@ -92,7 +120,7 @@ fn wasi(builder: &mut WasiCtxBuilder) -> (WasiCtx, ResourceTable) {
 }
 
 fn command(log: &Log, call: &mut Call, result: &ResultStream) -> WasiCtxBuilder {
-    let mut builder = builder(log);
+    let mut builder = builder(log, &call.granted);
     builder
         .stdin(MemoryInputPipe::new(std::mem::take(&mut call.payload)))
         .stdout(result.clone())
@@ -112,8 +140,17 @@ fn command(log: &Log, call: &mut Call, result: &ResultStream) -> WasiCtxBuilder 
 #[cfg(test)]
 pub(super) fn tests_store(engine: &Engine) -> Store<Guest<WasiP1Ctx>> {
     let call = &mut Call::new("");
-    let log = Log::new(std::sync::Arc::clone(&call.sink));
+    let log = Log::new(Arc::clone(&call.sink));
     let wasi = core_wasi(&log, call, &ResultStream::default());
     let cancel = CancelFlag::new();
-    Guest { wasi, limits: Limits::new(0, 0), log, deadline: Instant::now(), cancel, http: None }.into_store(engine)
+    Guest {
+        wasi,
+        limits: Limits::new(0, 0),
+        log,
+        deadline: Instant::now(),
+        cancel,
+        granted: Granted::none(),
+        http: None,
+    }
+    .into_store(engine)
 }

@@ -1,9 +1,9 @@
 //! The Wasm engine: compiles jumpscripts, and runs each job in a fresh instance under hard limits.
 //!
 //! Invariant: an instance serves one job and is dropped; what the guest can reach is what the linker was given
-//! (clocks, random, stdio, logging, progress, HTTP to where it was granted), never a file, a socket, or the host's
-//! environment. Every way to die
-//! becomes an `Outcome` with a text for the author of the jumpscript; no error of the engine leaves this folder.
+//! (clocks, random, stdio, logging, progress) and what was granted to it (HTTP, directories to read, variables), never a
+//! socket. Every way to die becomes an `Outcome` with a text for the author of the jumpscript; no error of the engine
+//! leaves this folder.
 //!
 //! Next: `inspect` for what is refused before anything is compiled, `run` for the life of one attempt, `engine` for
 //! the settings that make a fresh instance cheap.

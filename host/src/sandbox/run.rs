@@ -24,6 +24,7 @@ use super::script::{Linked, Script};
 use super::verdict::{self, Circumstances};
 use crate::job::{RESULT_BYTES_MAX, TIMEOUT};
 use crate::outcome::{Outcome, Usage};
+use crate::permissions::Granted;
 use crate::ports::{JobSink, NoSink};
 
 /// What one attempt is given.
@@ -55,6 +56,8 @@ pub struct Call {
     pub timeout: Duration,
     /// Linear memory in bytes; the sandbox's own limit holds above it.
     pub memory_bytes_max: usize,
+    /// What it may do beyond computing.
+    pub granted: Arc<Granted>,
     /// Who hears its log and its progress.
     pub sink: Arc<dyn JobSink>,
     /// Who may stop it.
@@ -79,6 +82,7 @@ impl Call {
             metadata: Vec::new(),
             timeout: TIMEOUT,
             memory_bytes_max: MEMORY_BYTES_MAX,
+            granted: Granted::none(),
             sink: Arc::new(NoSink),
             cancel: CancelFlag::new(),
         }
@@ -104,8 +108,9 @@ pub(super) async fn run(engine: &Engine, script: &Script, mut call: Call, option
     let timeout = call.timeout;
     let cancel = call.cancel.clone();
     let mut usage = Usage::default();
-    let mut attempt =
-        Attempt { deadline, timeout, cancel: &cancel, log: &log, http: script.http(&log), usage: &mut usage };
+    let granted = Arc::clone(&call.granted);
+    let http = script.http(&granted, &log);
+    let mut attempt = Attempt { deadline, timeout, cancel: &cancel, log: &log, granted, http, usage: &mut usage };
 
     let outcome = match &script.linked {
         Linked::Component(pre) => {
@@ -193,6 +198,7 @@ struct Attempt<'a> {
     timeout: Duration,
     cancel: &'a CancelFlag,
     log: &'a Log,
+    granted: Arc<Granted>,
     http: Option<Box<Client>>,
     usage: &'a mut Usage,
 }
@@ -200,7 +206,8 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     fn store<W: Send + 'static>(&mut self, engine: &Engine, wasi: W, limits: Limits) -> Store<Guest<W>> {
         let (log, cancel) = (self.log.clone(), self.cancel.clone());
-        Guest { wasi, limits, log, deadline: self.deadline, cancel, http: self.http.take() }.into_store(engine)
+        let granted = Arc::clone(&self.granted);
+        Guest { wasi, limits, log, deadline: self.deadline, cancel, granted, http: self.http.take() }.into_store(engine)
     }
 
     /// Runs the guest until it returns, is stopped while computing, or is given up while waiting; and takes its

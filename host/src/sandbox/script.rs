@@ -13,6 +13,7 @@ use super::guest::Guest;
 use super::http::{Client, Grant, Network};
 use super::output::Log;
 use crate::jumpscript::{Digest, Kind, Manifest};
+use crate::permissions::{Granted, HttpPattern};
 
 /// A script that is compiled, linked and ready to be instantiated.
 pub struct Script {
@@ -20,8 +21,8 @@ pub struct Script {
     manifest: Manifest,
     size: usize,
     pub(super) linked: Linked,
-    /// What it may reach; only a script that imports HTTP has it.
-    grant: Option<Arc<Grant>>,
+    /// What it asks to reach, and the network; only a script that imports HTTP has them.
+    http: Option<(Arc<[HttpPattern]>, Arc<Network>)>,
 }
 
 /// What is instantiated for each job.
@@ -108,14 +109,15 @@ impl Script {
             }
             _ => return Err(Error::host("an artifact holds another kind of code than its script", "")),
         };
-        let grant = sends_http(code).then(|| Grant::new(&label.manifest.permissions.http, network));
-        Ok(Self { digest, manifest: label.manifest, size, linked, grant })
+        let http = sends_http(code).then(|| (label.manifest.permissions.http.as_slice().into(), Arc::clone(network)));
+        Ok(Self { digest, manifest: label.manifest, size, linked, http })
     }
 
     /// The HTTP of one attempt.
-    pub(super) fn http(&self, log: &Log) -> Option<Box<Client>> {
-        let grant = self.grant.as_ref()?;
-        Some(Box::new(Client::new(Some(Arc::clone(grant)), log)))
+    pub(super) fn http(&self, granted: &Arc<Granted>, log: &Log) -> Option<Box<Client>> {
+        let (requested, network) = self.http.as_ref()?;
+        let grant = Grant::new(Arc::clone(requested), Arc::clone(granted), Arc::clone(network));
+        Some(Box::new(Client::new(Some(grant), log)))
     }
 
     /// The digest of its Wasm file.

@@ -32,9 +32,9 @@ impl From<Refusal> for Error {
 }
 
 /// The addresses of a place, in the order in which they are to be tried. `allow` are the patterns of the node.
-pub(super) async fn addresses(
+pub(super) async fn addresses<'a>(
     target: &Target,
-    allow: &[HttpPattern],
+    allow: impl Iterator<Item = &'a HttpPattern> + Clone,
     keep_out: &[KeepOut],
 ) -> Result<Vec<SocketAddr>, Refusal> {
     let found = match &target.host {
@@ -54,8 +54,12 @@ pub(super) async fn addresses(
 }
 
 /// Checks every address against the patterns that match the place.
-fn check(target: &Target, found: &[IpAddr], allow: &[HttpPattern]) -> Result<(), String> {
-    let matching = || allow.iter().filter(|pattern| pattern.matches(target));
+fn check<'a>(
+    target: &Target,
+    found: &[IpAddr],
+    allow: impl Iterator<Item = &'a HttpPattern> + Clone,
+) -> Result<(), String> {
+    let matching = || allow.clone().filter(|pattern| pattern.matches(target));
     let closed = found.iter().find(|address| !matching().any(|pattern| pattern.opens(**address)));
     let Some(address) = closed else { return Ok(()) };
     let itself = Target { host: Host::Address(*address), port: target.port };
@@ -116,7 +120,7 @@ mod tests {
 
     async fn reached(place: &str, allow: &[&str], keep: &[KeepOut]) -> Result<Vec<SocketAddr>, String> {
         let target = Target::parse(place, 80).unwrap();
-        addresses(&target, &patterns(allow), keep).await.map_err(|refusal| match refusal {
+        addresses(&target, patterns(allow).iter(), keep).await.map_err(|refusal| match refusal {
             Refusal::Denied(why) => why,
             Refusal::NotFound => "not found".to_owned(),
         })
@@ -127,7 +131,7 @@ mod tests {
         let target = Target::parse("api.example.com:80", 80).unwrap();
         let check = |found: &[&str], allow: &[&str]| {
             let found: Vec<IpAddr> = found.iter().map(|text| text.parse().unwrap()).collect();
-            super::check(&target, &found, &patterns(allow))
+            super::check(&target, &found, patterns(allow).iter())
         };
         assert_eq!(check(&["8.8.8.8", "2606:4700::1"], &["api.example.com:80"]), Ok(()));
         assert!(check(&["8.8.8.8", "127.0.0.1"], &["api.example.com:80"]).unwrap_err().contains("127.0.0.1"));

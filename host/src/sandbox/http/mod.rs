@@ -23,7 +23,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpHooks};
 
 use super::output::Log;
-use crate::permissions::{HttpPattern, KeepOut, Target};
+use crate::permissions::{Granted, HttpPattern, KeepOut, Target};
 use crate::ports::Level;
 
 /// Outgoing requests of one attempt, refused ones included.
@@ -136,23 +136,29 @@ impl Thread {
     }
 }
 
-/// What one script may reach: what its manifest requests, on this node.
+/// What one attempt may reach: what the manifest requests, on this node, with what was granted to its code.
 pub(super) struct Grant {
-    requested: Vec<HttpPattern>,
+    requested: Arc<[HttpPattern]>,
+    granted: Arc<Granted>,
     network: Arc<Network>,
 }
 
 impl Grant {
-    pub(super) fn new(requested: &[HttpPattern], network: &Arc<Network>) -> Arc<Self> {
-        Arc::new(Self { requested: requested.to_vec(), network: Arc::clone(network) })
+    pub(super) fn new(requested: Arc<[HttpPattern]>, granted: Arc<Granted>, network: Arc<Network>) -> Arc<Self> {
+        Arc::new(Self { requested, granted, network })
+    }
+
+    /// What node and grants allow.
+    fn allowed(&self) -> impl Iterator<Item = &HttpPattern> + Clone {
+        self.network.options.allow.iter().chain(self.granted.http_allowed())
     }
 
     /// Whether a place is requested and allowed; else what would have to change.
     fn check(&self, target: &Target) -> Result<(), String> {
-        let is_named = |patterns: &[HttpPattern]| patterns.iter().any(|pattern| pattern.matches(target));
         let flag = format!("start the host with `--allow-http {target}`");
         let key = format!("add \"{target}\" to `http` under [permissions] in its jumpscript.toml");
-        match (is_named(&self.requested), is_named(&self.network.options.allow)) {
+        let is_requested = self.requested.iter().any(|pattern| pattern.matches(target));
+        match (is_requested, self.allowed().any(|pattern| pattern.matches(target))) {
             (true, true) => Ok(()),
             (true, false) => Err(format!("this node does not allow it; {flag}")),
             (false, true) => Err(format!("the jumpscript does not request it; {key}")),

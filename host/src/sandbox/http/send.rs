@@ -74,7 +74,7 @@ pub(super) async fn send(
     let permit = Arc::clone(&network.connections).acquire_owned().await.map_err(|_| Error::ConnectionLimitReached)?;
     let limit = options.connect_timeout.unwrap_or(HTTP_CONNECT_TIMEOUT).min(HTTP_CONNECT_TIMEOUT);
     let until = Instant::now() + limit;
-    let found = guard::addresses(&target, &network.options.allow, &network.options.keep_out);
+    let found = guard::addresses(&target, grant.allowed(), &network.options.keep_out);
     let addresses = timeout_at(until, found).await.map_err(|_| Error::DnsTimeout)?.map_err(|refusal| {
         if let Refusal::Denied(why) = &refusal {
             log.line(Level::Warn, "http", &format!("request to {target} denied: {why}"));
@@ -231,6 +231,7 @@ fn own_error(error: hyper::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::permissions::Granted;
     use crate::ports::NoSink;
     use crate::sandbox::http::{HttpOptions, Network};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -253,7 +254,7 @@ mod tests {
     }
 
     async fn get(url: &str, roots: Option<RootCertStore>, options: RequestOptions) -> Result<Answer, Error> {
-        let grant = Grant::new(&[], &network(roots));
+        let grant = Grant::new(Arc::new([]), Granted::none(), network(roots));
         let body = Bounded::new(String::new(), 0, || Error::HttpProtocolError);
         let request = Request::get(url).body(WasiBody::new(body)).unwrap();
         let target = Target::parse(request.uri().authority().unwrap().as_str(), 443).unwrap();
@@ -338,7 +339,14 @@ mod tests {
         let request = Request::post(&url).body(WasiBody::new(Endless)).unwrap();
         let target = Target::parse(request.uri().authority().unwrap().as_str(), 80).unwrap();
         let log = Log::new(Arc::new(NoSink));
-        let sent = send(request, RequestOptions::default(), target, Grant::new(&[], &network(None)), log).await;
+        let sent = send(
+            request,
+            RequestOptions::default(),
+            target,
+            Grant::new(Arc::new([]), Granted::none(), network(None)),
+            log,
+        )
+        .await;
         assert!(matches!(sent, Err(Error::HttpRequestBodySize(Some(_)))));
         assert!(server.await.unwrap() < HTTP_REQUEST_BYTES_MAX + 256 * 1024);
     }
