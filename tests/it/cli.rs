@@ -143,6 +143,30 @@ fn exec_runs_a_file_without_redis_and_reports_what_it_used() {
     let json = Invocation::new(["exec", echo, "--payload", "[1]", "--output", "json"]).run().ok();
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&report["outcome"], &report["result"][0]), (&"done".into(), &1.into()), "{json}");
+    assert_eq!(report["result_bytes"], 3, "{json}");
+    let wasm = std::fs::metadata(echo).unwrap().len();
+    assert_eq!(report["wasm_bytes"], wasm, "{json}");
+    assert!(report["native_bytes"].as_u64() > Some(wasm), "{json}");
+}
+
+#[test]
+fn exec_counts_what_a_script_asks_the_host_for() {
+    let say = guests::path("say");
+    let said = |payload: &str| {
+        let ended = Invocation::new(["exec", say.to_str().unwrap(), "--payload", payload]).run();
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        ended.stderr
+    };
+    let counts = |report: &str, count: &str| report.lines().any(|line| line.trim_start() == count);
+    let levels = said("levels");
+    assert!(counts(&levels, "2  wasi:logging/logging log"), "{levels}");
+    assert!(levels.contains("wasi:io/streams output-stream.write"), "{levels}");
+    let progress = said("progress 3");
+    assert!(counts(&progress, "4  wasmhost:jumpscript/progress report"), "{progress}");
+    let command = guests::path("command-preview1");
+    let ended = Invocation::new(["exec", command.to_str().unwrap(), "--payload", "x", "--output", "json"]).run();
+    let report: serde_json::Value = serde_json::from_str(&ended.ok()).unwrap();
+    assert!(report["host_calls"]["wasi_snapshot_preview1 fd_write"].as_u64() > Some(0), "{report}");
 }
 
 #[test]
@@ -151,7 +175,14 @@ fn exec_of_a_folder_a_fifo_or_nothing_is_refused_by_name() {
     let fifo = folder.path().join("pipe.wasm");
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     assert!(fails(2, &["exec", folder.path().to_str().unwrap()]).contains("is a directory"));
-    assert!(fails(2, &["exec", fifo.to_str().unwrap()]).contains("not a regular file"));
+    assert!(fails(2, &["exec", fifo.to_str().unwrap()]).contains("is a FIFO, not a regular file"));
+    let socket = folder.path().join("socket.wasm");
+    let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    assert!(fails(2, &["exec", socket.to_str().unwrap()]).contains("is a socket"));
+    assert!(fails(2, &["exec", "/dev/zero"]).contains("is a device"));
+    let link = folder.path().join("link.wasm");
+    std::os::unix::fs::symlink(&fifo, &link).unwrap();
+    assert!(fails(2, &["exec", link.to_str().unwrap()]).contains("is a FIFO"), "what a link leads to counts");
     assert!(fails(2, &["exec", "/no/such/file.wasm"]).contains("No such file"));
 }
 

@@ -1,26 +1,24 @@
 //! `wasmhost exec`: one attempt on this machine, without Redis.
 
+use std::fs::{File, Metadata};
 use std::io::Read;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
+use rustix::fs::OFlags;
 
-use super::failure::FAILED;
+use super::local::{Listener, Local};
 use super::run::some;
-use super::{Failure, Global, Output, print};
-use crate::clock::{Timestamp, format_duration, parse_duration};
+use super::{Failure, Global, print, profile};
+use crate::clock::{Timestamp, parse_duration};
 use crate::config::Given;
-use crate::job::{JobId, PAYLOAD_BYTES_MAX, visible_lines};
-use crate::jumpscript::{Digest, WASM_BYTES_MAX};
-use crate::outcome::Outcome;
+use crate::job::{JobId, PAYLOAD_BYTES_MAX};
+use crate::jumpscript::{MANIFEST_FILE, WASM_BYTES_MAX};
 use crate::permissions::HttpPattern;
-use crate::ports::{JobSink, Level};
-use crate::sandbox::{Call, Compiler, Finished, MEMORY_BYTES_MAX, Options, Sandbox};
-use crate::views;
+use crate::sandbox::{Call, MEMORY_BYTES_MAX};
 
 /// Arguments of `wasmhost exec`.
 #[derive(Debug, Args)]
@@ -48,7 +46,7 @@ pub(super) struct ExecArgs {
 }
 
 /// Runs the command.
-pub(super) fn run(global: &Global, args: ExecArgs) -> Result<ExitCode, Failure> {
+pub(super) async fn run(global: Global, args: ExecArgs) -> Result<ExitCode, Failure> {
     let wasm = read_file(&args.file, WASM_BYTES_MAX)?;
     let payload = match (&args.payload, &args.payload_file) {
         (Some(text), _) => read_payload(text)?,
@@ -58,13 +56,12 @@ pub(super) fn run(global: &Global, args: ExecArgs) -> Result<ExitCode, Failure> 
     let memory_bytes_max = args.memory.map_or(MEMORY_BYTES_MAX, |mib| mib as usize * 1024 * 1024);
     let config = global.load(Given { allow_http: some(args.allow_http), ..global.given() })?;
     config.notes.iter().for_each(|note| print::note(&format!("warning: {note}")));
-    let http = crate::host::http_options(&config);
-    let options = Options { pool_size: 1, memory_bytes_max, compiler: Compiler::InProcess, http, ..Options::default() };
-    let sandbox = Sandbox::new(options)?;
-    let script = sandbox.load(Digest::of(&wasm), &wasm)?;
+    let local = Local::new(&config, memory_bytes_max)?;
+    let code = local.load(&wasm)?;
+    let manifest = code.script.manifest();
 
     let now = Timestamp::now();
-    let timeout = args.timeout.or_else(|| script.manifest().attempt_timeout()).unwrap_or(crate::job::TIMEOUT);
+    let timeout = args.timeout.or_else(|| manifest.attempt_timeout()).unwrap_or(crate::job::TIMEOUT);
     let name = args.file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let call = Call {
         id: JobId::generate().to_string(),
@@ -78,76 +75,12 @@ pub(super) fn run(global: &Global, args: ExecArgs) -> Result<ExitCode, Failure> 
         timeout,
         memory_bytes_max: match args.memory {
             Some(_) => memory_bytes_max,
-            None => script.manifest().memory_bytes().unwrap_or(memory_bytes_max),
+            None => manifest.memory_bytes().unwrap_or(memory_bytes_max).min(memory_bytes_max),
         },
-        sink: Arc::new(Stderr),
         ..Call::new(payload)
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let finished = runtime.block_on(sandbox.run(&script, call));
-    Ok(report(global.output, &finished))
-}
-
-/// Shows a guest's log and progress as they come.
-struct Stderr;
-
-impl JobSink for Stderr {
-    fn log(&self, level: Level, context: &str, message: &str) {
-        let context = if context.is_empty() { String::new() } else { format!(" {context}:") };
-        print::note(&visible_lines(&format!("[{}]{context} {message}", level.as_str())));
-    }
-
-    fn progress(&self, percent: u8, message: &str) {
-        print::note(&visible_lines(&format!("[progress] {percent} % {message}")));
-    }
-}
-
-#[derive(Serialize)]
-struct Report<'a> {
-    outcome: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<serde_json::Value>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    error: String,
-    wall_us: u64,
-    cpu_us: u64,
-    memory_bytes_peak: u64,
-    log: &'a str,
-}
-
-fn report(output: Output, finished: &Finished) -> ExitCode {
-    let Finished { outcome, usage } = finished;
-    let result = if let Outcome::Done { result } = outcome { Some(result.as_slice()) } else { None };
-    if output == Output::Json {
-        print::json(&Report {
-            outcome: outcome.kind(),
-            result: result.map(views::json_or_text),
-            error: outcome.error_text(),
-            wall_us: usage.wall_us,
-            cpu_us: usage.cpu_us,
-            memory_bytes_peak: usage.memory_bytes_peak,
-            log: &usage.log_tail,
-        });
-    } else {
-        if let Some(result) = result {
-            print::bytes(result);
-            if !result.is_empty() && !result.ends_with(b"\n") {
-                print::bytes(b"\n");
-            }
-        }
-        let micros = |us| format_duration(Duration::from_micros(us));
-        print::note(&format!(
-            "{} in {}, {} computing, peak memory {} KiB",
-            outcome.kind(),
-            micros(usage.wall_us),
-            micros(usage.cpu_us),
-            usage.memory_bytes_peak.div_ceil(1024)
-        ));
-        if result.is_none() {
-            print::note(&format!("error: {}", visible_lines(&outcome.error_text())));
-        }
-    }
-    ExitCode::from(if result.is_some() { 0 } else { FAILED })
+    let ran = local.run(&code, call, &Listener::shown()).await;
+    Ok(profile::report(global.output, &code, &ran))
 }
 
 /// The payload that an argument stands for: `@FILE`, `-` for stdin, else the text itself.
@@ -168,24 +101,50 @@ pub(super) fn read_payload(argument: &str) -> Result<Vec<u8>, Failure> {
 
 /// A regular file of at most `bytes_max` bytes.
 pub(super) fn read_file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, Failure> {
-    let size = check_regular(path)?;
+    check_regular(path)?;
+    let shown = path.display();
+    let cannot = |error: std::io::Error| Failure::usage(format!("cannot read `{shown}`: {error}"));
+    // What was a file a moment ago may be a FIFO now; opened so, it does not wait for a writer.
+    let nonblock = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = File::options().read(true).custom_flags(nonblock).open(path).map_err(cannot)?;
+    let size = check_kind(path, &file.metadata().map_err(cannot)?)?;
     if size > bytes_max as u64 {
-        let shown = path.display();
         return Err(Failure::usage(format!("`{shown}` has {size} bytes, at most {bytes_max} are allowed")));
     }
-    std::fs::read(path).map_err(|error| Failure::usage(format!("cannot read `{}`: {error}", path.display())))
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() > bytes_max {
+        return Err(Failure::usage(format!("`{shown}` grows while it is read, beyond {bytes_max} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Checks that a path names a regular file, and gives its size.
 pub(super) fn check_regular(path: &Path) -> Result<u64, Failure> {
     let shown = path.display();
     let meta = std::fs::metadata(path).map_err(|error| Failure::usage(format!("cannot read `{shown}`: {error}")))?;
-    if meta.is_dir() {
-        return Err(Failure::usage(format!("`{shown}` is a directory")).hint("name a file"));
+    check_kind(path, &meta)
+}
+
+/// Refuses what is no regular file by what it is: a FIFO would block for ever, and a device has no end.
+fn check_kind(path: &Path, meta: &Metadata) -> Result<u64, Failure> {
+    let (shown, kind) = (path.display(), meta.file_type());
+    if kind.is_dir() {
+        let hint = match path.join("Cargo.toml").is_file() || path.join(MANIFEST_FILE).is_file() {
+            true => format!("name the Wasm file that it builds; `wasmhost dev {shown}` builds and runs a project"),
+            false => "name a file".to_owned(),
+        };
+        return Err(Failure::usage(format!("`{shown}` is a directory")).hint(hint));
     }
-    // A FIFO would block for ever, and a device has no end.
-    if !meta.is_file() {
-        return Err(Failure::usage(format!("`{shown}` is not a regular file")).hint("use `-` to read from stdin"));
-    }
-    Ok(meta.len())
+    let what = if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else if kind.is_char_device() || kind.is_block_device() {
+        "a device"
+    } else {
+        return Ok(meta.len());
+    };
+    Err(Failure::usage(format!("`{shown}` is {what}, not a regular file"))
+        .hint("write what comes from it to a file; a payload can also come from stdin, as `-`"))
 }

@@ -14,7 +14,9 @@ mod filter;
 mod inspect;
 mod jobs;
 mod lines;
+mod local;
 mod print;
+mod profile;
 mod publish;
 mod queues;
 mod reference;
@@ -130,7 +132,7 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Develop: a private Redis, a host, and every change of a project or Wasm file live at once
     Dev(dev::DevArgs),
-    /// Run a Wasm file once, without Redis
+    /// Run a Wasm file once, without Redis, and say what it used
     Exec(exec::ExecArgs),
     /// Say what a Wasm file is, and what it needs
     Inspect(inspect::InspectArgs),
@@ -184,8 +186,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             crate::sandbox::compile_artifact()?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Exec(args) => exec::run(&global, args),
         Command::Inspect(args) => inspect::run(&global, &args),
+        Command::Exec(args) => wait(exec::run(global, args)),
         Command::Run(args) => wait(run::run(global, *args)),
         Command::Demo(args) => wait(demo::run(global, args)),
         Command::Dev(args) => wait(dev::run(global, args)),

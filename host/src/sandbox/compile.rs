@@ -16,7 +16,7 @@ use wasmtime::Engine;
 
 use super::engine::code_config;
 use super::error::Error;
-use super::options::{CompileLimits, Compiler};
+use super::options::{Compiler, Options};
 use super::script::Shape;
 
 /// The hidden command of the program that calls [`compile_artifact`].
@@ -31,6 +31,7 @@ const LAST_WORDS_BYTES_MAX: u64 = 4 * 1024;
 struct Order {
     shape: Shape,
     memory_reservation: u64,
+    has_source_lines: bool,
     memory_bytes_max: u64,
     cpu_seconds: u64,
 }
@@ -39,17 +40,18 @@ struct Order {
 pub(super) fn compile(
     engine: &Engine,
     memory_reservation: u64,
-    compiler: &Compiler,
-    limits: &CompileLimits,
+    options: &Options,
     shape: Shape,
     wasm: &[u8],
 ) -> Result<Vec<u8>, Error> {
-    match compiler {
+    let limits = &options.compile_limits;
+    match &options.compiler {
         Compiler::InProcess => precompile(engine, shape, wasm),
         Compiler::Child { program } => {
             let order = Order {
                 shape,
                 memory_reservation,
+                has_source_lines: options.has_source_lines,
                 memory_bytes_max: limits.memory_bytes_max,
                 cpu_seconds: limits.cpu.as_secs() + u64::from(limits.cpu.subsec_nanos() > 0),
             };
@@ -175,7 +177,7 @@ pub fn compile_artifact() -> Result<(), Error> {
     bound(&order).map_err(broken)?;
     let mut wasm = Vec::new();
     stdin.read_to_end(&mut wasm).map_err(broken)?;
-    let engine = Engine::new(&code_config(order.memory_reservation))
+    let engine = Engine::new(&code_config(order.memory_reservation, order.has_source_lines))
         .map_err(|error| Error::host(format!("the compiler does not start: {error:#}"), ""))?;
     let (kind, answer) = match precompile(&engine, order.shape, &wasm) {
         Ok(native) => (NATIVE, native),

@@ -17,6 +17,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
 use super::guest::{Guest, component_wasi};
+use super::host_calls::host_call;
 use super::http::Client;
 use crate::ports::Level;
 
@@ -59,12 +60,14 @@ impl types::Host for Guest<Wasi> {}
 
 impl progress::Host for Guest<Wasi> {
     fn report(&mut self, percent: u8, message: String) {
+        host_call("wasmhost:jumpscript/progress", "report");
         self.log.progress(percent, &message);
     }
 }
 
 impl logging::Host for Guest<Wasi> {
     fn log(&mut self, level: logging::Level, context: String, message: String) {
+        host_call("wasi:logging/logging", "log");
         let level = match level {
             logging::Level::Trace => Level::Trace,
             logging::Level::Debug => Level::Debug,

@@ -56,7 +56,7 @@ impl Pool {
         // Strict trusts no report about which pages were written: what stays mapped is wiped whole.
         let scan = options.hardening == Hardening::Default && may_scan_pages(&mut notes);
         let make = |reservation| {
-            let mut config = code_config(reservation);
+            let mut config = code_config(reservation, options.has_source_lines);
             if options.hardening == Hardening::Strict {
                 config.async_stack_zeroing(true);
             }
@@ -84,8 +84,9 @@ impl Pool {
 }
 
 /// Everything that changes the native code. An artifact made by one engine with this configuration runs in another.
-pub(super) fn code_config(memory_reservation: u64) -> Config {
+pub(super) fn code_config(memory_reservation: u64, has_source_lines: bool) -> Config {
     let mut config = Config::new();
+    let details = if has_source_lines { WasmBacktraceDetails::Enable } else { WasmBacktraceDetails::Disable };
     config
         // Costs a quarter of an instantiation, and only guests of WASI 0.3 need it; those are refused.
         .concurrency_support(false)
@@ -93,7 +94,7 @@ pub(super) fn code_config(memory_reservation: u64) -> Config {
         .memory_init_cow(true)
         .memory_reservation(memory_reservation)
         // Never from the environment: WASMTIME_BACKTRACE_DETAILS would change the fingerprint of the artifacts.
-        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .wasm_backtrace_details(details)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(BACKTRACE_FRAMES_MAX))
         // Proposals that no supported toolchain needs are attack surface.
         .wasm_threads(false)
@@ -226,11 +227,17 @@ mod tests {
             engine.precompile_compatibility_hash().hash(&mut hasher);
             hasher.finish()
         };
-        let pool = Pool::new(&Options { pool_size: 4, ..Options::default() }).unwrap();
-        let compiler = Engine::new(&code_config(pool.memory_reservation)).unwrap();
-        assert_eq!(hash(&pool.engine), hash(&compiler));
-        // Artifacts serve a host before and after its hardening was changed.
-        let strict = Options { pool_size: 4, hardening: Hardening::Strict, ..Options::default() };
-        assert_eq!(hash(&Pool::new(&strict).unwrap().engine), hash(&compiler));
+        let compiler = |reservation, has_lines| Engine::new(&code_config(reservation, has_lines)).unwrap();
+        for has_source_lines in [false, true] {
+            let options = Options { pool_size: 4, has_source_lines, ..Options::default() };
+            let pool = Pool::new(&options).unwrap();
+            let same = hash(&compiler(pool.memory_reservation, has_source_lines));
+            assert_eq!(hash(&pool.engine), same);
+            // Artifacts serve a host before and after its hardening was changed.
+            let strict = Options { hardening: Hardening::Strict, ..options };
+            assert_eq!(hash(&Pool::new(&strict).unwrap().engine), same);
+            // Those without source lines are absent for an engine that reads them, and the other way round.
+            assert_ne!(hash(&pool.engine), hash(&compiler(pool.memory_reservation, !has_source_lines)));
+        }
     }
 }

@@ -16,6 +16,7 @@ mod contract;
 mod engine;
 mod error;
 mod guest;
+mod host_calls;
 mod http;
 mod inspect;
 mod limits;
@@ -39,6 +40,7 @@ pub use engine::{
 };
 pub use error::Error;
 pub use guest::{HOSTCALL_FUEL, RANDOM_BYTES_MAX, RESOURCES_MAX};
+pub use host_calls::HostCalls;
 pub use http::{
     HTTP_CONNECT_TIMEOUT, HTTP_CONNECTIONS_MAX, HTTP_FIELDS_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX,
     HTTP_REQUEST_BYTES_MAX, HTTP_REQUESTS_MAX, HTTP_RESPONSE_BYTES_MAX, HttpOptions,
@@ -180,6 +182,12 @@ impl Sandbox {
         run::run(&self.shared.pool.engine, script, call, &self.shared.options).await
     }
 
+    /// As [`Sandbox::run`], and counts the calls of host functions. For the tools of an author: ordinary attempts count
+    /// nothing, and pay nothing for it.
+    pub async fn run_counted(&self, script: &Script, call: Call) -> (Finished, HostCalls) {
+        host_calls::counted(self.run(script, call)).await
+    }
+
     /// Runs a tiny job some hundred times and gives the median time of one, for `doctor`. To be called in a tokio
     /// runtime with time enabled; takes a few milliseconds once the code is compiled.
     ///
@@ -220,9 +228,8 @@ impl Shared {
         let inspection = Inspection::of(wasm)?;
         let shape = inspection.shape;
         let label = Label { shape, manifest: inspection.manifest.unwrap_or_default() };
-        let Options { compiler, compile_limits, .. } = &self.options;
         let reservation = self.pool.memory_reservation;
-        let native = compile::compile(&self.pool.engine, reservation, compiler, compile_limits, shape, wasm)?;
+        let native = compile::compile(&self.pool.engine, reservation, &self.options, shape, wasm)?;
         let code = artifact::load(&self.pool.engine, shape, &native)?;
         let script = Script::link(digest, label.clone(), &code, &self.linkers, &self.network)?;
         if let Some(artifacts) = &self.artifacts

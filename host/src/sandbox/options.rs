@@ -30,6 +30,9 @@ pub struct Options {
     pub compile_limits: CompileLimits,
     /// How much is spent on a second line of defence.
     pub hardening: Hardening,
+    /// Whether backtraces name source lines where the code has debug information: for the tools of an author, since it
+    /// makes native code twice as large. The environment (`WASMTIME_BACKTRACE_DETAILS`) has no say.
+    pub has_source_lines: bool,
     /// Where jumpscripts may send HTTP requests: nowhere by default.
     pub http: HttpOptions,
 }
@@ -44,6 +47,7 @@ impl Default for Options {
             compiler: Compiler::InProcess,
             compile_limits: CompileLimits::default(),
             hardening: Hardening::Default,
+            has_source_lines: false,
             http: HttpOptions::default(),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: every error of a running guest ends here, and no text names a path or an address of the host.
 
+use std::path::Path;
 use std::time::Duration;
 
 use wasmtime::component::ResourceTableError;
@@ -133,37 +134,90 @@ fn end_of(words: &str) -> String {
     lines[lines.len().saturating_sub(12)..].join("\n")
 }
 
-fn out_of_stack(frames: &[String]) -> String {
+fn out_of_stack(frames: &[Frame]) -> String {
     let who = recursing(frames)
         .map_or_else(|| "it calls itself too deeply".to_owned(), |name| format!("`{name}` calls itself too deeply"));
     format!("ran out of stack: {who}; recurse less, or link it with a larger stack (`-zstack-size=1048576`)")
 }
 
-fn recursing(frames: &[String]) -> Option<&str> {
+fn recursing(frames: &[Frame]) -> Option<&str> {
     let first = frames.get(1).or_else(|| frames.first())?;
-    let same = frames.iter().filter(|frame| *frame == first).count();
-    (same >= RECURSION_FRAMES_MIN).then_some(first.as_str())
+    let same = frames.iter().filter(|frame| frame.name == first.name).count();
+    (same >= RECURSION_FRAMES_MIN).then_some(first.name.as_str())
 }
 
-/// The demangled functions from the innermost outwards.
-fn frames(backtrace: &WasmBacktrace) -> Vec<String> {
-    let name = |frame: &wasmtime::FrameInfo| match frame.func_name() {
-        Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
+/// One function of a backtrace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Frame {
+    /// Demangled.
+    name: String,
+    /// `src/lib.rs:14:27`, when the code has debug information and the engine reads it; empty otherwise.
+    place: String,
+}
+
+impl Frame {
+    /// Whether it lies in a source file that is not the standard library's.
+    fn is_authors(&self) -> bool {
+        let library = ["core/src/", "std/src/", "alloc/src/"];
+        !self.place.is_empty()
+            && !self.place.contains("wasi-libc")
+            && !library.iter().any(|l| self.place.starts_with(l))
+    }
+}
+
+/// The functions from the innermost outwards.
+fn frames(backtrace: &WasmBacktrace) -> Vec<Frame> {
+    let frames: Vec<Frame> = backtrace.frames().iter().flat_map(functions).collect();
+    let is_noise = |frame: &Frame| PANIC_FRAMES.iter().any(|prefix| frame.name.starts_with(prefix));
+    let start = frames.iter().position(|frame| !is_noise(frame)).unwrap_or(0);
+    let frames = &frames[start..];
+    // Where places are known, only the author's own code and what it calls back through is worth reading.
+    let Some(first) = frames.iter().position(Frame::is_authors) else { return frames.to_vec() };
+    let last = frames.iter().rposition(Frame::is_authors).unwrap_or(first);
+    frames[first..=last].to_vec()
+}
+
+/// A function of the code and, where debug information tells, those that were inlined into it.
+fn functions(frame: &wasmtime::FrameInfo) -> Vec<Frame> {
+    let demangled = |name: &str| format!("{:#}", rustc_demangle::demangle(name));
+    let own = match frame.func_name() {
+        Some(name) => demangled(name),
         None => format!("function {}", frame.func_index()),
     };
-    let names: Vec<String> = backtrace.frames().iter().map(name).collect();
-    let is_noise = |name: &String| PANIC_FRAMES.iter().any(|prefix| name.starts_with(prefix));
-    let start = names.iter().position(|name| !is_noise(name)).unwrap_or(0);
-    names[start..].to_vec()
+    if frame.symbols().is_empty() {
+        return vec![Frame { name: own, place: String::new() }];
+    }
+    let function = |symbol: &wasmtime::FrameSymbol| Frame {
+        name: symbol.name().map_or_else(|| own.clone(), demangled),
+        place: symbol.file().zip(symbol.line()).map_or_else(String::new, |(file, line)| {
+            let column = symbol.column().map_or_else(String::new, |column| format!(":{column}"));
+            format!("{}:{line}{column}", shown_path(file))
+        }),
+    };
+    frame.symbols().iter().map(function).collect()
 }
 
-fn write_frames(frames: &[String]) -> String {
+/// A source file as its author knows it: the folders of the machine that built it say nothing.
+fn shown_path(file: &str) -> &str {
+    if let Some((_, inside)) = file.split_once("/registry/src/") {
+        // The name of the registry's folder, then the package.
+        return inside.split_once('/').map_or(inside, |(_, inside)| inside);
+    }
+    if let Some((_, library)) = file.split_once("/library/") {
+        return library;
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    Path::new(file).strip_prefix(&here).ok().and_then(Path::to_str).unwrap_or(file)
+}
+
+fn write_frames(frames: &[Frame]) -> String {
     let mut text = String::new();
     let mut rest = frames;
-    while let Some(name) = rest.first() {
-        let same = rest.iter().take_while(|other| *other == name).count();
+    while let Some(frame) = rest.first() {
+        let same = rest.iter().take_while(|other| *other == frame).count();
         let times = if same > 1 { format!(" ({same} times)") } else { String::new() };
-        text.push_str(&format!("  at {name}{times}\n"));
+        let place = if frame.place.is_empty() { String::new() } else { format!(" ({})", frame.place) };
+        text.push_str(&format!("  at {}{place}{times}\n", frame.name));
         rest = &rest[same..];
     }
     text.truncate(text.trim_end().len());
@@ -185,9 +239,21 @@ mod tests {
 
     #[test]
     fn repeated_frames_are_counted() {
-        let names: Vec<String> = ["leaf", "dive", "dive", "run"].map(String::from).to_vec();
-        assert_eq!(write_frames(&names), "  at leaf\n  at dive (2 times)\n  at run");
-        assert_eq!(recursing(&names), None);
-        assert_eq!(recursing(&vec!["dive".to_owned(); 8]), Some("dive"));
+        let frame = |name: &str| Frame { name: name.to_owned(), place: String::new() };
+        let frames = ["leaf", "dive", "dive", "run"].map(frame);
+        assert_eq!(write_frames(&frames), "  at leaf\n  at dive (2 times)\n  at run");
+        assert_eq!(recursing(&frames), None);
+        assert_eq!(recursing(&vec![frame("dive"); 8]), Some("dive"));
+    }
+
+    #[test]
+    fn a_place_is_shown_without_the_folders_of_the_machine_that_built_it() {
+        let run = Frame { name: "run".to_owned(), place: "src/lib.rs:7:5".to_owned() };
+        assert_eq!(write_frames(&[run]), "  at run (src/lib.rs:7:5)");
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(shown_path(here.join("src/lib.rs").to_str().unwrap()), "src/lib.rs");
+        assert_eq!(shown_path("/rustc/59807616e/library/core/src/option.rs"), "core/src/option.rs");
+        assert_eq!(shown_path("/c/registry/src/index-1f/serde-1.0.0/src/de.rs"), "serde-1.0.0/src/de.rs");
+        assert_eq!(shown_path("/elsewhere/lib.rs"), "/elsewhere/lib.rs");
     }
 }

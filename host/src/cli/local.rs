@@ -1,0 +1,109 @@
+//! Attempts on this machine that touch no queue: what `exec`, `test` and `jobs replay` have in common.
+//!
+//! Invariant: nothing that is run here is seen by others: no job, no lease, no effect leaves this process.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Failure, print};
+use crate::config::Config;
+use crate::job::visible_lines;
+use crate::jumpscript::Digest;
+use crate::ports::{JobSink, Level};
+use crate::sandbox::{Call, Compiler, Finished, HostCalls, Options, Sandbox, Script};
+
+/// A sandbox for an author: one instance, backtraces with source lines.
+pub(super) struct Local {
+    sandbox: Sandbox,
+}
+
+/// Code that is ready to run.
+pub(super) struct Code {
+    /// The code.
+    pub(super) script: Arc<Script>,
+    /// Bytes of its Wasm file.
+    pub(super) wasm_bytes: usize,
+    /// How long it took to get it ready: the compiler, mostly.
+    pub(super) ready_in: Duration,
+}
+
+/// One attempt that has ended.
+pub(super) struct Ran {
+    /// How, and what it used.
+    pub(super) finished: Finished,
+    /// What it asked the host for.
+    pub(super) calls: HostCalls,
+    /// Log lines that were heard.
+    pub(super) log_lines: u64,
+    /// The most memory it could have had, in bytes.
+    pub(super) memory_bytes_max: usize,
+}
+
+impl Local {
+    /// A sandbox as the configuration says, in which no job gets more than `memory_bytes_max`.
+    pub(super) fn new(config: &Config, memory_bytes_max: usize) -> Result<Self, Failure> {
+        let http = crate::host::http_options(config);
+        let options = Options {
+            pool_size: 1,
+            memory_bytes_max,
+            compiler: Compiler::InProcess,
+            has_source_lines: true,
+            http,
+            ..Options::default()
+        };
+        Ok(Self { sandbox: Sandbox::new(options)? })
+    }
+
+    /// Compiles a Wasm file.
+    pub(super) fn load(&self, wasm: &[u8]) -> Result<Code, Failure> {
+        let start = Instant::now();
+        let script = self.sandbox.load(Digest::of(wasm), wasm)?;
+        Ok(Code { script, wasm_bytes: wasm.len(), ready_in: start.elapsed() })
+    }
+
+    /// Runs one attempt; `listener` hears what it says.
+    pub(super) async fn run(&self, code: &Code, call: Call, listener: &Arc<Listener>) -> Ran {
+        let memory_bytes_max = call.memory_bytes_max;
+        let call = Call { sink: Arc::clone(listener) as Arc<dyn JobSink>, ..call };
+        let (finished, calls) = self.sandbox.run_counted(&code.script, call).await;
+        Ran { finished, calls, log_lines: listener.lines.load(Ordering::Relaxed), memory_bytes_max }
+    }
+}
+
+/// Hears a guest's log and progress.
+#[derive(Default)]
+pub(super) struct Listener {
+    /// Whether it is shown as it comes.
+    is_shown: bool,
+    lines: AtomicU64,
+    said: Mutex<Vec<String>>,
+}
+
+impl Listener {
+    /// Shows everything on stderr as it comes.
+    pub(super) fn shown() -> Arc<Self> {
+        Arc::new(Self { is_shown: true, ..Self::default() })
+    }
+
+    fn hear(&self, line: &str) {
+        let line = visible_lines(line);
+        if self.is_shown {
+            print::note(&line);
+        } else {
+            self.said.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+    }
+}
+
+impl JobSink for Listener {
+    fn log(&self, level: Level, context: &str, message: &str) {
+        self.lines.fetch_add(1, Ordering::Relaxed);
+        let context = if context.is_empty() { String::new() } else { format!(" {context}:") };
+        self.hear(&format!("[{}]{context} {message}", level.as_str()));
+    }
+
+    fn progress(&self, percent: u8, message: &str) {
+        self.hear(&format!("[progress] {percent} % {message}"));
+    }
+}
