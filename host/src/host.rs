@@ -26,7 +26,7 @@ use crate::node;
 use crate::permissions::KeepOut;
 use crate::ports::{BoxFuture, Candidate, PublishError, PublishRule, Published, Publisher, Pulse};
 use crate::protocol::Protocol;
-use crate::sandbox::{self, Compiler, Sandbox};
+use crate::sandbox::{self, Compiler, FirstTier, Sandbox};
 use crate::scripts_folder::{self, Params, ScriptsFolder};
 use crate::store::embedded::{self, Embedded};
 use crate::store::{self, NewJumpscript, Store};
@@ -370,6 +370,7 @@ pub fn sandbox_options(config: &Config, compiler: Compiler) -> sandbox::Options 
         memory_bytes_max: config.limits.memory_bytes_max,
         artifacts: Some(config.data.join("artifacts")),
         compiler,
+        first_tier: FirstTier { from_bytes: config.sandbox.first_tier_kib * 1024, is_optimised: true },
         hardening: match config.sandbox.hardening {
             config::Hardening::Default => sandbox::Hardening::Default,
             config::Hardening::Strict => sandbox::Hardening::Strict,

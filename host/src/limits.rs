@@ -184,6 +184,18 @@ fn of_sandboxes() -> Vec<Row> {
         ),
         ("compiling a Wasm file, wall time", format_duration(compile.wall), "refused", ""),
         ("compiling a Wasm file, CPU time", format_duration(compile.cpu), "refused", ""),
+        (
+            "Wasm file that runs at once on quickly made code",
+            format!("from {}", bytes(to_usize(config::FIRST_TIER_KIB) * 1024)),
+            "a smaller one is optimised first",
+            "sandbox.first_tier_kib",
+        ),
+        (
+            "Wasm that waits to be optimised meanwhile",
+            bytes(sandbox::WAITING_BYTES_MAX),
+            "optimised before it runs",
+            "",
+        ),
         ("compiling a Wasm file, memory", bytes(to_usize(compile.memory_bytes_max)), "refused", ""),
     ]
 }

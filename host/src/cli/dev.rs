@@ -17,6 +17,9 @@ use crate::job::{visible, visible_lines};
 use crate::permissions::HttpPattern;
 use crate::telemetry;
 
+/// Files from this size on are compiled quickly first: measured, 70 KiB of Rust take 30 ms instead of 60.
+const FIRST_TIER_KIB: usize = 32;
+
 /// Arguments of `wasmhost dev`.
 #[derive(Debug, Args)]
 pub(super) struct DevArgs {
@@ -49,6 +52,8 @@ pub(super) async fn run(global: Global, args: DevArgs) -> Result<ExitCode, Failu
     let mut config = global.load(given)?;
     // What is published here comes from the folder of the developer alone.
     config.scripts = None;
+    // Who edits waits for the first run; smaller files compile just as fast either way.
+    config.sandbox.first_tier_kib = config.sandbox.first_tier_kib.min(FIRST_TIER_KIB);
     telemetry::start(&config.log, &environment()).map_err(Failure::usage)?;
     config.notes.iter().for_each(|note| tracing::warn!(note, "configuration is usable, but"));
     let host = Host::start(&config, own_compiler(), None).await?;

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::job::visible_lines;
 use crate::jumpscript::Digest;
 use crate::ports::{JobSink, Level};
-use crate::sandbox::{Call, Compiler, Finished, HostCalls, Options, Sandbox, Script};
+use crate::sandbox::{Call, Compiler, Finished, FirstTier, HostCalls, Options, Sandbox, Script};
 
 /// A sandbox for an author: one instance, backtraces with source lines.
 pub(super) struct Local {
@@ -48,6 +48,8 @@ impl Local {
             pool_size: 1,
             memory_bytes_max,
             compiler: Compiler::InProcess,
+            // A run or two: whatever code is there soonest.
+            first_tier: FirstTier { is_optimised: false, ..FirstTier::default() },
             has_source_lines: true,
             http,
             ..Options::default()

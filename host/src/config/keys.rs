@@ -223,6 +223,9 @@ settings! {
     #[doc = "Sandboxes that can exist at once, waiting jobs included; 0 is as many as `concurrency` needs."]
     sandbox_pool: u64 = "sandbox.pool", "WASMHOST_SANDBOX_POOL", "", default "0",
         rule "0, or at least `concurrency` and at most 100000", live false, secret false;
+    #[doc = "Files from this size on (KiB) run on quickly made code until their optimised code is there; 0 is every file, 65537 none."]
+    sandbox_first_tier_kib: u64 = "sandbox.first_tier_kib", "WASMHOST_SANDBOX_FIRST_TIER_KIB", "", default "1024",
+        rule "0 to 65537", live false, secret false;
     #[doc = "How much speed is given for defence in depth. What one job leaves in memories and tables is gone before the next in either. `strict` also wipes the native stack between jobs, and wipes memories without asking the kernel which pages were written."]
     sandbox_hardening: Hardening = "sandbox.hardening", "WASMHOST_SANDBOX_HARDENING", "--hardening", default "default",
         rule "default or strict", live false, secret false;

@@ -9,7 +9,7 @@ use super::error::{Error, Origin};
 use super::keys::{self, Given, KEYS};
 use super::value::{Hardening, LogFormat, Queue, Secret, Value};
 use super::{
-    COMMAND_TIMEOUT, CONCURRENCY_MAX, CONCURRENCY_PER_CORE, CONNECT_TIMEOUT, Config, DONE_TTL, GRACE,
+    COMMAND_TIMEOUT, CONCURRENCY_MAX, CONCURRENCY_PER_CORE, CONNECT_TIMEOUT, Config, DONE_TTL, FIRST_TIER_KIB, GRACE,
     HEALTH_CLOCK_SKEW, HEALTH_DISK_MIB, HEALTH_INTERVAL, HEALTH_MEMORY_MIB, HEALTH_STALL, HEARTBEAT_DEFAULT_MAX,
     Health, LEASE, LEASE_MAX, LEASE_MIN, Limits, Log, MEMORY_MIB, POOL_MAX, PREFIX, REDIS_URL, Redis, RedisTls,
     Sandbox, Setting, Sources, readable_by_all,
@@ -90,15 +90,7 @@ impl Merge<'_> {
                 |d| check::between(d, SECOND, 30 * DAY),
             )?,
         };
-        let pool_rule = |n: &u64| match *n {
-            0 => Ok(()),
-            n if n < concurrency => Err(format!("must be 0 or at least `concurrency` ({concurrency})")),
-            _ => check::within(n, 0, 100_000),
-        };
-        let sandbox = Sandbox {
-            pool_size: check::to_usize(self.take("sandbox.pool", |g| g.sandbox_pool, || 0, pool_rule)?),
-            hardening: self.take("sandbox.hardening", |g| g.sandbox_hardening, Hardening::default, |_| Ok(()))?,
-        };
+        let sandbox = self.sandbox(concurrency)?;
         let health = self.health()?;
         let kubernetes_api = kubernetes_api(self.sources);
         debug_assert_eq!(self.settings.len(), KEYS.len());
@@ -398,6 +390,24 @@ impl Merge<'_> {
             },
         )?;
         Ok(RetryPolicy { base, cap })
+    }
+
+    fn sandbox(&mut self, concurrency: u64) -> Result<Sandbox, Error> {
+        let pool_rule = |n: &u64| match *n {
+            0 => Ok(()),
+            n if n < concurrency => Err(format!("must be 0 or at least `concurrency` ({concurrency})")),
+            _ => check::within(n, 0, 100_000),
+        };
+        Ok(Sandbox {
+            pool_size: check::to_usize(self.take("sandbox.pool", |g| g.sandbox_pool, || 0, pool_rule)?),
+            first_tier_kib: check::to_usize(self.take(
+                "sandbox.first_tier_kib",
+                |g| g.sandbox_first_tier_kib,
+                || FIRST_TIER_KIB,
+                |n| check::within(n, 0, 65_537),
+            )?),
+            hardening: self.take("sandbox.hardening", |g| g.sandbox_hardening, Hardening::default, |_| Ok(()))?,
+        })
     }
 
     fn health(&mut self) -> Result<Health, Error> {

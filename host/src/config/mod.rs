@@ -60,6 +60,8 @@ pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 pub const POOL_MAX: u64 = 16;
 /// Linear memory of one job in MiB.
 pub const MEMORY_MIB: u64 = 64;
+/// Files from this size on, in KiB, run before their optimised code is there.
+pub const FIRST_TIER_KIB: u64 = 1024;
 /// How long the record of a finished job is kept.
 pub const DONE_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How often the node checks its health.
@@ -240,6 +242,8 @@ pub struct Limits {
 pub struct Sandbox {
     /// Instances that can exist at once; 0 is as many as the concurrency needs.
     pub pool_size: usize,
+    /// Files of at least this many KiB run before their optimised code is there.
+    pub first_tier_kib: usize,
     /// How much speed is given for defence in depth.
     pub hardening: Hardening,
 }

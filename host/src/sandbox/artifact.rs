@@ -92,6 +92,11 @@ impl Artifacts {
         Ok(Self { directory: directory.to_owned(), key, fingerprint })
     }
 
+    /// The same directory for another engine.
+    pub(super) fn of_engine(&self, fingerprint: u64) -> Self {
+        Self { directory: self.directory.clone(), key: self.key, fingerprint }
+    }
+
     /// The native code of a digest. Whatever is wrong with the file, it is as if it were absent.
     pub(super) fn read(&self, digest: &Digest) -> Option<(Label, Vec<u8>)> {
         let file = File::open(self.path(digest)).ok()?;

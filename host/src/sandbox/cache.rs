@@ -44,6 +44,15 @@ impl Cache {
         script
     }
 
+    /// Puts a script in the place of the one of the same digest; drops it when that is gone by now.
+    pub(super) fn replace(&self, script: Script) {
+        let mut scripts = self.scripts.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = scripts.get_mut(script.digest()) {
+            entry.script = Arc::new(script);
+            evict(&mut scripts, NATIVE_BYTES_MAX);
+        }
+    }
+
     pub(super) fn remove(&self, digest: &Digest) {
         self.scripts.write().unwrap_or_else(PoisonError::into_inner).remove(digest);
     }

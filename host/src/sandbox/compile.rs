@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use wasmtime::Engine;
 
-use super::engine::code_config;
+use super::engine::{Tier, code_config};
 use super::error::Error;
 use super::options::{Compiler, Options};
 use super::script::Shape;
@@ -23,12 +23,17 @@ use super::script::Shape;
 const COMMAND: &str = "compile-artifact";
 const NATIVE: u8 = b'N';
 const REFUSED: u8 = b'R';
+/// By how much a compiler that nobody waits for gives way.
+const BACKGROUND_NICE: i32 = 10;
 /// Bytes of a child's last words that are read.
 const LAST_WORDS_BYTES_MAX: u64 = 4 * 1024;
 
 /// What the child is asked for.
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
+    tier: Tier,
+    /// Whether nobody waits for it.
+    is_background: bool,
     shape: Shape,
     memory_reservation: u64,
     has_source_lines: bool,
@@ -36,26 +41,33 @@ struct Order {
     cpu_seconds: u64,
 }
 
+/// What is to be compiled, and for which engine.
+pub(super) struct Job<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) tier: Tier,
+    pub(super) memory_reservation: u64,
+    /// Whether nobody waits for it: it then gives way to everything else on the machine.
+    pub(super) is_background: bool,
+    pub(super) shape: Shape,
+    pub(super) wasm: &'a [u8],
+}
+
 /// Compiles a file that `inspect` has passed.
-pub(super) fn compile(
-    engine: &Engine,
-    memory_reservation: u64,
-    options: &Options,
-    shape: Shape,
-    wasm: &[u8],
-) -> Result<Vec<u8>, Error> {
+pub(super) fn compile(job: &Job<'_>, options: &Options) -> Result<Vec<u8>, Error> {
     let limits = &options.compile_limits;
     match &options.compiler {
-        Compiler::InProcess => precompile(engine, shape, wasm),
+        Compiler::InProcess => precompile(job.engine, job.shape, job.wasm),
         Compiler::Child { program } => {
             let order = Order {
-                shape,
-                memory_reservation,
+                tier: job.tier,
+                is_background: job.is_background,
+                shape: job.shape,
+                memory_reservation: job.memory_reservation,
                 has_source_lines: options.has_source_lines,
                 memory_bytes_max: limits.memory_bytes_max,
                 cpu_seconds: limits.cpu.as_secs() + u64::from(limits.cpu.subsec_nanos() > 0),
             };
-            in_child(program, &order, limits.wall, wasm)
+            in_child(program, &order, limits.wall, job.wasm)
         }
     }
 }
@@ -177,7 +189,7 @@ pub fn compile_artifact() -> Result<(), Error> {
     bound(&order).map_err(broken)?;
     let mut wasm = Vec::new();
     stdin.read_to_end(&mut wasm).map_err(broken)?;
-    let engine = Engine::new(&code_config(order.memory_reservation, order.has_source_lines))
+    let engine = Engine::new(&code_config(order.memory_reservation, order.has_source_lines, order.tier))
         .map_err(|error| Error::host(format!("the compiler does not start: {error:#}"), ""))?;
     let (kind, answer) = match precompile(&engine, order.shape, &wasm) {
         Ok(native) => (NATIVE, native),
@@ -195,5 +207,11 @@ fn bound(order: &Order) -> io::Result<()> {
     // The soft limit ends it with a signal that has a name, the hard one could only kill.
     setrlimit(Resource::Cpu, Rlimit { current: Some(order.cpu_seconds), maximum: Some(order.cpu_seconds + 5) })?;
     setrlimit(Resource::Core, limit(0))?;
+    if order.is_background {
+        rustix::process::nice(BACKGROUND_NICE)?;
+    }
+    // A host that dies takes its compilers along: without this they would go on for nobody.
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     Ok(())
 }

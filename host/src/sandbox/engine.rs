@@ -8,7 +8,9 @@
 
 use std::fs;
 
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy, WasmBacktraceDetails,
+};
 
 use super::error::Error;
 use super::options::{Hardening, Options, POOL_SIZE};
@@ -56,7 +58,7 @@ impl Pool {
         // Strict trusts no report about which pages were written: what stays mapped is wiped whole.
         let scan = options.hardening == Hardening::Default && may_scan_pages(&mut notes);
         let make = |reservation| {
-            let mut config = code_config(reservation, options.has_source_lines);
+            let mut config = code_config(reservation, options.has_source_lines, Tier::Optimised);
             if options.hardening == Hardening::Strict {
                 config.async_stack_zeroing(true);
             }
@@ -83,10 +85,34 @@ impl Pool {
     }
 }
 
+/// Which compiler made native code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// The quick one (Winch): an eighth of the time for a large file, and code that takes about twice as long.
+    First,
+    /// The optimising one (Cranelift).
+    Optimised,
+}
+
+/// An engine for code of the first tier. Native code of the two compilers cannot share an engine. It allocates on
+/// demand: what runs here does so until its optimised code is there, and a second pool would double the address space.
+pub(super) fn first_tier(options: &Options, memory_reservation: u64) -> Result<Engine, Error> {
+    let mut config = code_config(memory_reservation, options.has_source_lines, Tier::First);
+    if options.hardening == Hardening::Strict {
+        config.async_stack_zeroing(true);
+    }
+    Engine::new(&config).map_err(|error| Error::host(format!("no first tier on this machine: {error:#}"), ""))
+}
+
 /// Everything that changes the native code. An artifact made by one engine with this configuration runs in another.
-pub(super) fn code_config(memory_reservation: u64, has_source_lines: bool) -> Config {
+pub(super) fn code_config(memory_reservation: u64, has_source_lines: bool, tier: Tier) -> Config {
     let mut config = Config::new();
     let details = if has_source_lines { WasmBacktraceDetails::Enable } else { WasmBacktraceDetails::Disable };
+    config.strategy(match tier {
+        Tier::First => Strategy::Winch,
+        Tier::Optimised => Strategy::Cranelift,
+    });
     config
         // Costs a quarter of an instantiation, and only guests of WASI 0.3 need it; those are refused.
         .concurrency_support(false)
@@ -227,7 +253,8 @@ mod tests {
             engine.precompile_compatibility_hash().hash(&mut hasher);
             hasher.finish()
         };
-        let compiler = |reservation, has_lines| Engine::new(&code_config(reservation, has_lines)).unwrap();
+        let compiler =
+            |reservation, has_lines| Engine::new(&code_config(reservation, has_lines, Tier::Optimised)).unwrap();
         for has_source_lines in [false, true] {
             let options = Options { pool_size: 4, has_source_lines, ..Options::default() };
             let pool = Pool::new(&options).unwrap();

@@ -505,7 +505,9 @@ mod tests {
 
     #[test]
     fn the_list_of_preview_1_is_what_the_linker_has() {
-        let engine = wasmtime::Engine::new(&super::super::engine::code_config(1 << 32, false)).unwrap();
+        let engine =
+            wasmtime::Engine::new(&super::super::engine::code_config(1 << 32, false, super::super::Tier::Optimised))
+                .unwrap();
         let linker = super::super::contract::core_linker(&engine).unwrap();
         let mut store = super::super::guest::tests_store(&engine);
         let linked: std::collections::BTreeSet<String> =

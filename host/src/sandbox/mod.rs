@@ -26,9 +26,10 @@ mod run;
 mod script;
 mod signature;
 mod ticker;
+mod tier;
 mod verdict;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 pub use artifact::DIRECTORY_BYTES_MAX;
@@ -36,7 +37,7 @@ pub use cache::NATIVE_BYTES_MAX;
 pub use cancel::CancelFlag;
 pub use compile::compile_artifact;
 pub use engine::{
-    CORE_INSTANCES_MAX, MAPS_FOR_THE_REST, MAPS_PER_INSTANCE, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
+    CORE_INSTANCES_MAX, MAPS_FOR_THE_REST, MAPS_PER_INSTANCE, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, Tier,
 };
 pub use error::Error;
 pub use guest::{HOSTCALL_FUEL, RANDOM_BYTES_MAX, RESOURCES_MAX};
@@ -46,20 +47,23 @@ pub use http::{
     HTTP_REQUEST_BYTES_MAX, HTTP_REQUESTS_MAX, HTTP_RESPONSE_BYTES_MAX, HttpOptions,
 };
 pub use inspect::{Import, Inspection};
-pub use options::{CompileLimits, Compiler, HOST_CALLS_MAX, Hardening, MEMORY_BYTES_MAX, Options, POOL_SIZE};
+pub use options::{
+    CompileLimits, Compiler, FirstTier, HOST_CALLS_MAX, Hardening, MEMORY_BYTES_MAX, Options, POOL_SIZE,
+};
 pub use output::{LOG_BYTES_MAX, LOG_LINES_MAX, PROGRESS_REPORTS_MAX, TAIL_BYTES_MAX};
 pub use run::{Call, Finished};
 pub use script::Script;
 pub use ticker::TICK;
+pub use tier::WAITING_BYTES_MAX;
 
 use crate::jumpscript::Digest;
 use crate::outcome::{Outcome, Usage};
-use artifact::Artifacts;
 use cache::Cache;
 use engine::Pool;
 use http::Network;
-use script::{Label, Linkers};
+use script::Label;
 use ticker::Ticker;
+use tier::{Bench, Optimiser, Task};
 
 /// The engine of one host: a pool of instances, the code in memory, and the native artifacts on disk. Cheap to
 /// clone; all clones are the same sandbox.
@@ -71,9 +75,11 @@ pub struct Sandbox {
 struct Shared {
     options: Options,
     pool: Pool,
-    linkers: Linkers,
     network: Arc<Network>,
-    artifacts: Option<Artifacts>,
+    optimised: Bench,
+    /// Made for the first file that wants it; `None` when this machine has none.
+    first: OnceLock<Option<Bench>>,
+    optimiser: Optimiser,
     cache: Cache,
     ticker: Ticker,
     /// One permit for each instance of the pool, which itself answers with an error when it is empty.
@@ -90,14 +96,22 @@ impl Sandbox {
     /// alone.
     pub fn new(options: Options) -> Result<Self, Error> {
         let pool = Pool::new(&options)?;
-        let linkers = Linkers::new(&pool.engine)?;
-        let fingerprint = artifact::fingerprint(&pool.engine);
-        let artifacts = options.artifacts.as_deref().map(|path| Artifacts::open(path, fingerprint)).transpose()?;
+        let optimised = Bench::optimised(&pool.engine, &options)?;
         let ticker = Ticker::start(&pool.engine)?;
         let free = tokio::sync::Semaphore::new(pool.size);
-        let cache = Cache::default();
         let network = Network::new(options.http.clone());
-        Ok(Self { shared: Arc::new(Shared { options, pool, linkers, network, artifacts, cache, ticker, free }) })
+        let shared = Shared {
+            options,
+            pool,
+            network,
+            optimised,
+            first: OnceLock::new(),
+            optimiser: Optimiser::default(),
+            cache: Cache::default(),
+            ticker,
+            free,
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// What was clamped or switched off on this machine, one sentence each, for the log and `doctor`.
@@ -126,17 +140,19 @@ impl Sandbox {
         self.shared.cache.get(digest)
     }
 
-    /// The linked script of a digest from memory or from the artifacts on disk. Blocks: reads a file.
+    /// The linked script of a digest from memory, or its optimised code from the artifacts on disk. Blocks: reads a
+    /// file.
     #[must_use]
     pub fn load_artifact(&self, digest: &Digest) -> Option<Arc<Script>> {
         self.cached(digest).or_else(|| {
             let _flight = self.shared.cache.flight(digest);
-            self.cached(digest).or_else(|| self.shared.read_artifact(digest))
+            self.cached(digest).or_else(|| self.shared.read_artifact(&self.shared.optimised, digest))
         })
     }
 
     /// The linked script of a Wasm file: from memory, from the artifacts on disk, or compiled now. Blocks for as long
-    /// as the compiler takes; concurrent calls for one digest compile once.
+    /// as the compiler takes; concurrent calls for one digest compile once. A large file is answered on the first tier
+    /// (see [`FirstTier`]); later calls answer its optimised code.
     ///
     /// # Errors
     /// [`Error::Refused`] when the bytes can never run, [`Error::Digest`] when they are not what the digest says,
@@ -154,8 +170,26 @@ impl Sandbox {
         let _flight = self.shared.cache.flight(&digest);
         match self.cached(&digest) {
             Some(script) => Ok(script),
-            None => self.shared.compile(digest, wasm),
+            None => self.compile(digest, wasm),
         }
+    }
+
+    fn compile(&self, digest: Digest, wasm: &[u8]) -> Result<Arc<Script>, Error> {
+        let shared = &self.shared;
+        let inspection = Inspection::of(wasm)?;
+        let label = Label { shape: inspection.shape, manifest: inspection.manifest.unwrap_or_default() };
+        let FirstTier { from_bytes, is_optimised } = shared.options.first_tier;
+        let may_wait = !is_optimised || shared.optimiser.has_room(wasm.len());
+        if wasm.len() >= from_bytes
+            && may_wait
+            && let Some(script) = shared.make_first(digest, &label, wasm)
+        {
+            if is_optimised {
+                Optimiser::add(shared, Task { digest, label, wasm: wasm.to_vec() });
+            }
+            return Ok(script);
+        }
+        Ok(shared.cache.insert(shared.make(&shared.optimised, digest, &label, wasm, false)?))
     }
 
     /// Drops a script from memory, for example when its digest is gone. Running attempts keep it until they end.
@@ -179,7 +213,7 @@ impl Sandbox {
             },
         };
         let _running = self.shared.ticker.running();
-        run::run(&self.shared.pool.engine, script, call, &self.shared.options).await
+        run::run(script, call, &self.shared.options).await
     }
 
     /// As [`Sandbox::run`], and counts the calls of host functions. For the tools of an author: ordinary attempts count
@@ -216,28 +250,64 @@ const SELF_CHECK: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0
     \x07\x13\x02\x06memory\x02\0\x06_start\0\0\x0a\x04\x01\x02\0\x0b";
 
 impl Shared {
-    fn read_artifact(&self, digest: &Digest) -> Option<Arc<Script>> {
-        let (label, native) = self.artifacts.as_ref()?.read(digest)?;
+    fn read_artifact(&self, bench: &Bench, digest: &Digest) -> Option<Arc<Script>> {
+        let (label, native) = bench.artifacts.as_ref()?.read(digest)?;
         // An artifact that does not load is compiled again; the compiler has the better words.
-        let code = artifact::load(&self.pool.engine, label.shape, &native).ok()?;
-        let script = Script::link(*digest, label, &code, &self.linkers, &self.network).ok()?;
+        let code = artifact::load(&bench.engine, label.shape, &native).ok()?;
+        let script = Script::link(*digest, label, &code, bench, &self.network).ok()?;
         Some(self.cache.insert(script))
     }
 
-    fn compile(&self, digest: Digest, wasm: &[u8]) -> Result<Arc<Script>, Error> {
-        let inspection = Inspection::of(wasm)?;
-        let shape = inspection.shape;
-        let label = Label { shape, manifest: inspection.manifest.unwrap_or_default() };
-        let reservation = self.pool.memory_reservation;
-        let native = compile::compile(&self.pool.engine, reservation, &self.options, shape, wasm)?;
-        let code = artifact::load(&self.pool.engine, shape, &native)?;
-        let script = Script::link(digest, label.clone(), &code, &self.linkers, &self.network)?;
-        if let Some(artifacts) = &self.artifacts
-            && let Err(error) = artifacts.write(&digest, &label, &native)
+    /// The script on the first tier. What goes wrong here is left to the optimising compiler, which knows more of
+    /// Wasm and has the last word.
+    fn make_first(&self, digest: Digest, label: &Label, wasm: &[u8]) -> Option<Arc<Script>> {
+        let make = || Bench::first(&self.options, self.pool.memory_reservation, &self.optimised, &self.ticker);
+        let bench = self.first.get_or_init(make).as_ref()?;
+        if let Some(script) = self.read_artifact(bench, &digest) {
+            return Some(script);
+        }
+        match self.make(bench, digest, label, wasm, false) {
+            Ok(script) => Some(self.cache.insert(script)),
+            Err(error) => {
+                tracing::info!(digest = %digest.short(), %error, "not for the first tier, optimised at once");
+                None
+            }
+        }
+    }
+
+    /// Has the optimised code take the place of what is in memory; attempts that run keep what they began with.
+    fn optimise(&self, task: &Task) -> Result<(), Error> {
+        let script = self.make(&self.optimised, task.digest, &task.label, &task.wasm, true)?;
+        self.cache.replace(script);
+        Ok(())
+    }
+
+    /// Compiles and links, and keeps the native code on disk.
+    fn make(
+        &self,
+        bench: &Bench,
+        digest: Digest,
+        label: &Label,
+        wasm: &[u8],
+        is_background: bool,
+    ) -> Result<Script, Error> {
+        let job = compile::Job {
+            engine: &bench.engine,
+            tier: bench.tier,
+            memory_reservation: self.pool.memory_reservation,
+            is_background,
+            shape: label.shape,
+            wasm,
+        };
+        let native = compile::compile(&job, &self.options)?;
+        let code = artifact::load(&bench.engine, label.shape, &native)?;
+        let script = Script::link(digest, label.clone(), &code, bench, &self.network)?;
+        if let Some(artifacts) = &bench.artifacts
+            && let Err(error) = artifacts.write(&digest, label, &native)
         {
             // The script runs all the same; the next start compiles it again.
             tracing::warn!(digest = %digest.short(), %error, "artifact not kept");
         }
-        Ok(self.cache.insert(script))
+        Ok(script)
     }
 }

@@ -28,6 +28,8 @@ pub struct Options {
     pub compiler: Compiler,
     /// What the compiler may use.
     pub compile_limits: CompileLimits,
+    /// Which files run before their optimised code is there.
+    pub first_tier: FirstTier,
     /// How much is spent on a second line of defence.
     pub hardening: Hardening,
     /// Whether backtraces name source lines where the code has debug information: for the tools of an author, since it
@@ -46,10 +48,27 @@ impl Default for Options {
             artifacts: None,
             compiler: Compiler::InProcess,
             compile_limits: CompileLimits::default(),
+            first_tier: FirstTier::default(),
             hardening: Hardening::Default,
             has_source_lines: false,
             http: HttpOptions::default(),
         }
+    }
+}
+
+/// Which files run on code that is made quickly and runs slowly, until the optimised code is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstTier {
+    /// Files of at least this many bytes; `usize::MAX` means none.
+    pub from_bytes: usize,
+    /// Whether the optimised code is then made in the background and takes over. A program that runs one job and ends
+    /// has no use for it.
+    pub is_optimised: bool,
+}
+
+impl Default for FirstTier {
+    fn default() -> Self {
+        Self { from_bytes: crate::config::FIRST_TIER_KIB as usize * 1024, is_optimised: true }
     }
 }
 

@@ -99,8 +99,8 @@ pub struct Finished {
 }
 
 /// Runs one attempt in a fresh instance, with no more than the options allow.
-pub(super) async fn run(engine: &Engine, script: &Script, mut call: Call, options: &Options) -> Finished {
-    let start = Instant::now();
+pub(super) async fn run(script: &Script, mut call: Call, options: &Options) -> Finished {
+    let (start, engine) = (Instant::now(), &script.engine);
     let log = Log::new(Arc::clone(&call.sink));
     let limits = Limits::new(call.memory_bytes_max.min(options.memory_bytes_max), options.host_calls_max);
     // A timeout beyond the end of time is no timeout.

@@ -8,10 +8,12 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::bindings::CommandPre;
 
 use super::contract::{JumpscriptPre, Wasi};
+use super::engine::Tier;
 use super::error::Error;
 use super::guest::Guest;
 use super::http::{Client, Grant, Network};
 use super::output::Log;
+use super::tier::Bench;
 use crate::jumpscript::{Digest, Kind, Manifest};
 use crate::permissions::{Granted, HttpPattern};
 
@@ -20,6 +22,8 @@ pub struct Script {
     digest: Digest,
     manifest: Manifest,
     size: usize,
+    tier: Tier,
+    pub(super) engine: Engine,
     pub(super) linked: Linked,
     /// What it asks to reach, and the network; only a script that imports HTTP has them.
     http: Option<(Arc<[HttpPattern]>, Arc<Network>)>,
@@ -79,7 +83,7 @@ impl Script {
         digest: Digest,
         label: Label,
         code: &Code,
-        linkers: &Linkers,
+        bench: &Bench,
         network: &Arc<Network>,
     ) -> Result<Self, Error> {
         let refuse = |error: wasmtime::Error| {
@@ -90,7 +94,7 @@ impl Script {
         };
         let (size, linked) = match (code, label.shape) {
             (Code::Component(component), Shape::Component | Shape::Command) => {
-                let pre = linkers.component.instantiate_pre(component).map_err(refuse)?;
+                let pre = bench.linkers.component.instantiate_pre(component).map_err(refuse)?;
                 let range = component.image_range();
                 let linked = if label.shape == Shape::Component {
                     Linked::Component(JumpscriptPre::new(pre).map_err(refuse)?)
@@ -100,7 +104,7 @@ impl Script {
                 ((range.end as usize).saturating_sub(range.start as usize), linked)
             }
             (Code::Module(module), Shape::Core) => {
-                let pre = linkers.core.instantiate_pre(module).map_err(refuse)?;
+                let pre = bench.linkers.core.instantiate_pre(module).map_err(refuse)?;
                 let range = module.image_range();
                 let start = module
                     .get_export_index("_start")
@@ -110,7 +114,8 @@ impl Script {
             _ => return Err(Error::host("an artifact holds another kind of code than its script", "")),
         };
         let http = sends_http(code).then(|| (label.manifest.permissions.http.as_slice().into(), Arc::clone(network)));
-        Ok(Self { digest, manifest: label.manifest, size, linked, http })
+        let (tier, engine) = (bench.tier, bench.engine.clone());
+        Ok(Self { digest, manifest: label.manifest, size, tier, engine, linked, http })
     }
 
     /// The HTTP of one attempt.
@@ -139,6 +144,12 @@ impl Script {
             Linked::Component(_) => Kind::Component,
             Linked::Command(_) | Linked::Core { .. } => Kind::Command,
         }
+    }
+
+    /// Which compiler made its native code.
+    #[must_use]
+    pub const fn tier(&self) -> Tier {
+        self.tier
     }
 
     /// Bytes of its native code.

@@ -1,14 +1,14 @@
-//! The thread that ticks the engine's epoch while guests run, and rests when none does.
+//! The thread that ticks the engines' epochs while guests run, and rests when none does.
 //!
 //! Invariant: while a [`Running`] lives, the epoch moves every [`TICK`]; a while after the last one is dropped the
 //! thread parks, and an idle host costs nothing.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use wasmtime::Engine;
+use wasmtime::{Engine, EngineWeak};
 
 use super::error::Error;
 
@@ -24,6 +24,7 @@ pub(super) struct Ticker {
 
 #[derive(Default)]
 struct Shared {
+    engines: Mutex<Vec<EngineWeak>>,
     running: AtomicUsize,
     is_parked: AtomicBool,
     is_over: AtomicBool,
@@ -32,15 +33,14 @@ struct Shared {
 impl Ticker {
     pub(super) fn start(engine: &Engine) -> Result<Self, Error> {
         let shared = Arc::new(Shared::default());
-        let engine = engine.weak();
+        shared.add(engine);
         let inner = Arc::clone(&shared);
         let tick = move || {
             let mut idle = 0;
             while !inner.is_over.load(Ordering::Acquire) {
                 thread::park_timeout(TICK);
-                match engine.upgrade() {
-                    Some(engine) => engine.increment_epoch(),
-                    None => return,
+                if !inner.tick() {
+                    return;
                 }
                 idle = if inner.running.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
                 if idle > IDLE_TICKS {
@@ -54,6 +54,11 @@ impl Ticker {
             .spawn(tick)
             .map_err(|error| Error::host(format!("the epoch thread does not start: {error}"), ""))?;
         Ok(Self { shared, thread: handle.thread().clone() })
+    }
+
+    /// Ticks one more engine from now on.
+    pub(super) fn add(&self, engine: &Engine) {
+        self.shared.add(engine);
     }
 
     /// Keeps the epoch moving until the answer is dropped.
@@ -80,6 +85,17 @@ impl Drop for Ticker {
 }
 
 impl Shared {
+    fn add(&self, engine: &Engine) {
+        self.engines.lock().unwrap_or_else(PoisonError::into_inner).push(engine.weak());
+    }
+
+    /// Moves the epochs; answers whether an engine is left.
+    fn tick(&self) -> bool {
+        let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
+        engines.retain(|engine| engine.upgrade().map(|engine| engine.increment_epoch()).is_some());
+        !engines.is_empty()
+    }
+
     /// Parks until a guest runs. The flag goes up before the count is read, and a guest raises the count before it
     /// reads the flag: one of the two sees the other.
     fn rest(&self) {

@@ -11,6 +11,7 @@ mod http_limits;
 mod limits;
 mod residue;
 mod says;
+mod tiers;
 mod torture;
 
 use std::sync::{Arc, Mutex, OnceLock};
