@@ -7,6 +7,8 @@
 //! Invariant: a host is whole or not there. When a service ends on its own, all others are stopped and the program
 //! ends with an error; nothing half-alive keeps its place in the fleet.
 
+mod past;
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -29,9 +31,11 @@ use crate::protocol::Protocol;
 use crate::sandbox::{self, Compiler, FirstTier, Sandbox};
 use crate::scripts_folder::{self, Params, ScriptsFolder};
 use crate::store::embedded::{self, Embedded};
-use crate::store::{self, NewJumpscript, Store};
+use crate::store::{self, How, NewJumpscript, Store};
 use crate::telemetry::LevelHandle;
 use crate::worker::{self, Worker};
+
+pub use self::past::Back;
 
 /// How long a job of an unknown type waits for its jumpscript.
 pub const UNKNOWN_TYPE_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
@@ -97,7 +101,7 @@ impl Host {
         reload: Option<Reload>,
         options: &store::Options,
     ) -> Result<Self, Error> {
-        let store = Store::connect(StoreId::default(), options).await?;
+        let store = Store::connect(StoreId::default(), options).await?.acting_as(&format!("node {}", config.node));
         refuse_on_cluster(config, &store)?;
         store.server_notes().iter().for_each(|note| tracing::warn!(note, "redis is usable, but"));
         let mut sandbox_options = sandbox_options(config, compiler);
@@ -463,7 +467,7 @@ impl StorePublisher {
         Self { store }
     }
 
-    async fn publish(&self, candidate: Candidate, rule: PublishRule) -> Result<Published, PublishError> {
+    async fn publish(&self, candidate: Candidate, how: How) -> Result<Published, PublishError> {
         let file = visible(&candidate.file);
         let refused = |text: String| PublishError::Refused(format!("`{file}`: {text}"));
         let wasm = match &candidate.manifest {
@@ -486,13 +490,8 @@ impl StorePublisher {
         let version = manifest.version.clone().unwrap_or_default();
         let script = NewJumpscript { name: name.clone(), kind: inspection.kind, manifest };
         let digest = Digest::of(&wasm);
-        let published = self.store.publish(&script, &wasm, rule).await.map_err(|error| {
-            let text = match error.hint() {
-                Some(hint) => format!("`{file}`: {error}\nhint: {hint}"),
-                None => format!("`{file}`: {error}"),
-            };
-            if error.is_transient() { PublishError::Unavailable(text) } else { PublishError::Refused(text) }
-        })?;
+        let published = self.store.publish(&script, &wasm, how).await;
+        let published = published.map_err(|error| PublishError::of_store(&file, &error))?;
         let is_live = published.digest == digest;
         let version = if is_live {
             version
@@ -503,9 +502,20 @@ impl StorePublisher {
     }
 }
 
+impl PublishError {
+    /// What the store says about `thing`, a file or a name.
+    fn of_store(thing: &str, error: &store::Error) -> Self {
+        let text = match error.hint() {
+            Some(hint) => format!("`{thing}`: {error}\nhint: {hint}"),
+            None => format!("`{thing}`: {error}"),
+        };
+        if error.is_transient() { Self::Unavailable(text) } else { Self::Refused(text) }
+    }
+}
+
 impl Publisher for StorePublisher {
     fn publish(&self, candidate: Candidate, rule: PublishRule) -> BoxFuture<'_, Result<Published, PublishError>> {
-        Box::pin(self.publish(candidate, rule))
+        Box::pin(self.publish(candidate, rule.into()))
     }
 }
 

@@ -340,6 +340,21 @@ impl Manifest {
     }
 }
 
+/// Everything a job's `type` may say to mean this jumpscript.
+#[must_use]
+pub fn words(name: &ScriptName, manifest: &Manifest) -> Vec<String> {
+    let mut words = vec![name.to_string()];
+    if name.organization() == OWN_ORGANIZATION {
+        words.push(name.name().to_owned());
+    }
+    for word in &manifest.types {
+        if !words.contains(word) {
+            words.push(word.clone());
+        }
+    }
+    words
+}
+
 /// Appends a manifest to a Wasm file as its section [`MANIFEST_SECTION`], so that the digest covers it and a lone
 /// file is complete. A section that the file has already is overruled: of several, the last one counts.
 #[must_use]

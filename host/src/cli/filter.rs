@@ -93,7 +93,7 @@ pub(super) struct PageArgs {
     pub(super) cursor: Option<String>,
 }
 
-fn moment_parser() -> impl clap::builder::TypedValueParser<Value = Timestamp> {
+pub(super) fn moment_parser() -> impl clap::builder::TypedValueParser<Value = Timestamp> {
     clap::builder::StringValueParser::new().try_map(|text| parse_moment(&text))
 }
 

@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 usage or configuration,
 //! 75 Redis away, 130 interrupted.
 
+mod audit;
 mod bench;
 mod demo;
 mod dev;
@@ -110,7 +111,8 @@ impl Global {
     async fn connect(&self) -> Result<Store, Failure> {
         let config = self.load(self.given())?;
         config.notes.iter().for_each(|note| print::note(&format!("warning: {note}")));
-        Ok(Store::connect(StoreId::default(), &redis_of_command(&config)).await?)
+        let store = Store::connect(StoreId::default(), &redis_of_command(&config)).await?;
+        Ok(store.acting_as(&crate::config::person()))
     }
 }
 
@@ -138,7 +140,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Publish jumpscripts: live on every node at once
     Publish(publish::PublishArgs),
-    /// Look at published jumpscripts
+    /// Look at published jumpscripts and what was live before, go back to it, remove them
     #[command(subcommand)]
     Scripts(scripts::ScriptsCommand),
     /// Enqueue a job, or many
@@ -153,6 +155,9 @@ enum Command {
     /// Look at dead jobs, bring them back, remove them, export and import them
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// See who published, removed, requeued, paused and changed what
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Measure this machine, with a private Redis unless --redis names one
     Bench(bench::BenchArgs),
     /// Count what is in the text files of a repository, one job each (used by `make demo`)
@@ -198,6 +203,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Queues(command) => wait(queues::run(global, command)),
         Command::Dlq(command) => wait(dlq::run(global, command)),
         Command::Doctor(args) => wait(doctor::run(global, *args)),
+        Command::Audit(command) => wait(audit::run(global, command)),
         Command::Bench(args) => wait(bench::run(global, args)),
     }
 }

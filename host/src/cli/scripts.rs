@@ -1,4 +1,6 @@
-//! `wasmhost scripts`: what is published.
+//! `wasmhost scripts`: what is published, and what was.
+
+mod past;
 
 use std::process::ExitCode;
 
@@ -8,6 +10,7 @@ use super::{Failure, Global, Output, print};
 use crate::clock::Timestamp;
 use crate::job::visible;
 use crate::jumpscript::{Jumpscript, ScriptName};
+use crate::store::Store;
 
 /// The verbs of `wasmhost scripts`.
 #[derive(Debug, Subcommand)]
@@ -19,13 +22,43 @@ pub(super) enum ScriptsCommand {
         /// organization/name, or a name of organization wasmhost
         name: ScriptName,
     },
+    /// Show what was live under a name, the newest first
+    History {
+        /// organization/name, or a name of organization wasmhost
+        name: ScriptName,
+    },
+    /// Make code that was live before live again, on every node at once
+    #[command(after_help = ROLLBACK_EXAMPLES)]
+    Rollback {
+        /// organization/name, or a name of organization wasmhost
+        name: ScriptName,
+        /// The version, or the beginning of the digest [default: what was live before]
+        #[arg(long, value_name = "DIGEST|VERSION")]
+        to: Option<String>,
+    },
+    /// Remove a name: no further job finds its code
+    Rm {
+        /// organization/name, or a name of organization wasmhost
+        name: ScriptName,
+        /// Also when jobs of it have not ended
+        #[arg(long)]
+        force: bool,
+    },
 }
+
+const ROLLBACK_EXAMPLES: &str = "Examples:
+  wasmhost scripts rollback acme/resize
+  wasmhost scripts rollback acme/resize --to 1.2.3
+  wasmhost scripts rollback acme/resize --to 3fa94c0d17e2";
 
 /// Runs the command.
 pub(super) async fn run(global: Global, command: ScriptsCommand) -> Result<ExitCode, Failure> {
-    let store = global.connect().await?;
     match command {
+        ScriptsCommand::History { name } => past::history(&global, &name).await,
+        ScriptsCommand::Rollback { name, to } => past::roll_back(&global, &name, to).await,
+        ScriptsCommand::Rm { name, force } => past::remove(&global, &name, force).await,
         ScriptsCommand::Ls => {
+            let store = global.connect().await?;
             let mut index = store.index().await?;
             index.scripts.sort_by(|a, b| (&a.organization, &a.name).cmp(&(&b.organization, &b.name)));
             for (field, reason) in &index.refused {
@@ -38,25 +71,33 @@ pub(super) async fn run(global: Global, command: ScriptsCommand) -> Result<ExitC
                     print::table(head, index.scripts.iter().map(row));
                 }
             }
+            Ok(ExitCode::SUCCESS)
         }
         ScriptsCommand::Show { name } => {
+            let store = global.connect().await?;
             let Some(script) = store.script(&name).await? else {
-                let index = store.index().await?;
-                let known = index.scripts.iter().map(|s| format!("{}/{}", s.organization, s.name)).collect::<Vec<_>>();
-                let failure = Failure::new(format!("no jumpscript `{name}` is published"));
-                return Err(if known.is_empty() {
-                    failure.hint("nothing is published yet; see `wasmhost publish --help`")
-                } else {
-                    failure.hint(format!("published are {}", known.join(", ")))
-                });
+                return Err(not_published(&store, &name).await?);
             };
             match global.output {
                 Output::Json => print::json(&script),
                 Output::Text => show(&script),
             }
+            Ok(ExitCode::SUCCESS)
         }
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// Nothing is published under a name: what there is.
+async fn not_published(store: &Store, name: &ScriptName) -> Result<Failure, Failure> {
+    let index = store.index().await?;
+    let known = index.scripts.iter().map(|s| format!("{}/{}", s.organization, s.name)).collect::<Vec<_>>();
+    let failure = Failure::new(format!("no jumpscript `{name}` is published"));
+    let near = |known: &&String| strsim::jaro_winkler(known, &name.to_string()) > 0.85;
+    Ok(match known.iter().find(near) {
+        Some(near) => failure.hint(format!("did you mean `{near}`?")),
+        None if known.is_empty() => failure.hint("nothing is published yet; see `wasmhost publish --help`"),
+        None => failure.hint(format!("published are {}", visible(&known.join(", ")))),
+    })
 }
 
 fn dash(text: &str) -> String {

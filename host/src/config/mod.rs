@@ -105,6 +105,20 @@ pub fn environment() -> Environment {
         .collect()
 }
 
+/// Who runs this process, for people: `user@machine`.
+#[must_use]
+pub fn person() -> String {
+    let id = rustix::process::getuid().as_raw();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut parts = line.split(':');
+        let name = parts.next()?;
+        (parts.nth(1)?.parse() == Ok(id)).then_some(name)
+    });
+    let machine = Machine::this().name;
+    name.map_or_else(|| format!("uid {id}@{machine}"), |name| format!("{name}@{machine}"))
+}
+
 /// What defaults depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {

@@ -108,7 +108,7 @@ impl App {
             Page::List => jobs::list(self, &query).await,
             Page::Show => jobs::show(self, &id).await,
             Page::Wait => jobs::wait(self, &id, &query).await,
-            Page::Cancel => jobs::cancel(self, &id, read().await?).await,
+            Page::Cancel => jobs::cancel(self, peer, &id, read().await?).await,
             // A stream for somebody who only wants its head would go on for nobody.
             Page::Logs if head.method == Method::HEAD => jobs::show(self, &id).await,
             Page::Logs => events::open(self, id).await,

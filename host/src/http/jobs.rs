@@ -1,5 +1,6 @@
 //! The job API: submit, look at, wait for, cancel, list.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
@@ -119,10 +120,16 @@ fn read_wait(text: &str) -> Result<Duration, String> {
 }
 
 /// `POST /v1/jobs/{id}/cancel`.
-pub(super) async fn cancel(app: &App, id: &JobId, (bytes, _share): (Vec<u8>, Share)) -> Result<Answer, Problem> {
+pub(super) async fn cancel(
+    app: &App,
+    peer: IpAddr,
+    id: &JobId,
+    (bytes, _share): (Vec<u8>, Share),
+) -> Result<Answer, Problem> {
     let reason = submit::parse_cancel(&bytes)?.reason.unwrap_or_else(|| "cancelled over HTTP".to_owned());
     let look = app.in_time(app.store.job_fields(id, &["queue", "status"])).await?.ok_or_else(|| no_job(id))?;
-    match app.in_time(app.store.cancel(&look.queue(), id, &visible_lines(&reason))).await? {
+    let store = app.store.acting_as(&format!("http {peer}"));
+    match app.in_time(store.cancel(&look.queue(), id, &visible_lines(&reason))).await? {
         Cancelled::Applied(before) => {
             Ok(Answer::json(200, &json!({ "id": id.to_string(), "did": "cancelled", "was": before.as_str() })))
         }

@@ -32,6 +32,7 @@ impl Store {
         let mut lanes = Lanes::default();
         lanes.place(queue);
         let mut call = self.call(&script::CANCEL, &lanes, &[]);
+        self.sign(&mut call);
         call.arg(id.as_bytes()).arg(reason);
         let mut reply = self.send("a cancellation", &script::CANCEL, &call).await?;
         match reply.next()? {

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 
 use redis::Value;
 
+use super::past::{self, Past};
 use super::script::{self, Lanes, Reply};
-use super::{Error, Store};
-use crate::jumpscript::{Digest, Jumpscript, Kind, Manifest, OWN_ORGANIZATION, ScriptName, WASM_BYTES_MAX};
+use super::{Act, Error, Store};
+use crate::jumpscript::{Digest, Jumpscript, Kind, Manifest, ScriptName, WASM_BYTES_MAX, words};
 use crate::ports::{BoxFuture, CodeSource, PublishRule};
 
 /// What is to be published.
@@ -23,6 +24,21 @@ pub struct NewJumpscript {
     pub kind: Kind,
     /// What it says about itself.
     pub manifest: Manifest,
+}
+
+/// How code comes to be live, for the history and the audit stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct How {
+    /// [`Act::Published`] or [`Act::RolledBack`].
+    pub act: Act,
+    /// Whether what is live already under the name stays.
+    pub rule: PublishRule,
+}
+
+impl From<PublishRule> for How {
+    fn from(rule: PublishRule) -> Self {
+        Self { act: Act::Published, rule }
+    }
 }
 
 /// What a publish did.
@@ -66,7 +82,8 @@ impl Store {
     /// # Errors
     /// [`Error::Claimed`] when a type word belongs to another jumpscript; when the code is too large; when Redis
     /// cannot be reached or is full.
-    pub async fn publish(&self, script: &NewJumpscript, wasm: &[u8], rule: PublishRule) -> Result<Published, Error> {
+    pub async fn publish(&self, script: &NewJumpscript, wasm: &[u8], how: impl Into<How>) -> Result<Published, Error> {
+        let How { act, rule } = how.into();
         if wasm.len() > WASM_BYTES_MAX {
             return Err(Error::Refused(format!(
                 "jumpscript `{}` has {} bytes of code, at most {WASM_BYTES_MAX} are allowed",
@@ -80,7 +97,17 @@ impl Store {
         let mut call = self.call(&script::PUBLISH, &Lanes::default(), &self.publish_keys());
         call.arg(script.name.field()).arg(script.name.to_string()).arg(digest.to_string()).arg(wasm);
         call.arg(record_text(script, digest, wasm.len())).arg(script.manifest.version.as_deref().unwrap_or(""));
-        call.arg(u8::from(rule == PublishRule::AbsentOrNewer)).arg(words.len());
+        let past = Past {
+            at: 0,
+            act: act.as_str().to_owned(),
+            by: self.who().to_owned(),
+            digest: Some(digest),
+            version: script.manifest.version.clone().unwrap_or_default(),
+            size: wasm.len() as u64,
+            signed_by: String::new(),
+        };
+        call.arg(u8::from(rule == PublishRule::AbsentOrNewer));
+        call.arg(self.who()).arg(act.as_str()).arg(past::line(&past)).arg("").arg(words.len());
         for word in &words {
             call.arg(word);
         }
@@ -98,8 +125,10 @@ impl Store {
         Ok(Published { id, rev, digest: live, replaced, is_new })
     }
 
-    fn publish_keys(&self) -> [String; 3] {
-        [self.keys.scripts_by_id(), self.keys.wasm(), self.keys.last_id()]
+    /// The keys of `lua/past.lua`.
+    pub(super) fn publish_keys(&self) -> [String; 6] {
+        let keys = &self.keys;
+        [keys.scripts_by_id(), keys.wasm(), keys.last_id(), keys.history(), keys.owners(), keys.signatures()]
     }
 
     /// Every record.
@@ -210,7 +239,8 @@ impl Store {
         }
     }
 
-    /// Removes code that no name means and no row may name any more; answers what was removed, at most 100.
+    /// Removes code that no name means, no history tells of, and no row may name any more; answers what was removed,
+    /// at most 50.
     ///
     /// # Errors
     /// When Redis cannot be reached.
@@ -250,14 +280,14 @@ impl Store {
             if live == record.enable.then_some(record.digest) {
                 continue;
             }
-            match self.adopt(&name, &text, &record.digest.to_string(), &words).await? {
+            match self.adopt(&name, &text, Some(&record), &words).await? {
                 None => found.adopted.push(name),
                 Some(reason) => found.refused.push((field, reason)),
             }
         }
         for gone in routes.into_keys() {
             if let Ok(name) = gone.parse::<ScriptName>() {
-                self.adopt(&name, b"", "", &[]).await?;
+                self.adopt(&name, b"", None, &[]).await?;
             }
         }
         Ok(found)
@@ -279,16 +309,28 @@ impl Store {
         Ok(routes)
     }
 
-    /// Lets one record take effect; a reason when it must not.
+    /// Lets one record take effect; a reason when it must not. Without a record the name means nothing any more.
     async fn adopt(
         &self,
         name: &ScriptName,
         text: &[u8],
-        digest: &str,
+        record: Option<&Jumpscript>,
         words: &[String],
     ) -> Result<Option<String>, Error> {
+        let act = if record.is_some() { Act::Adopted } else { Act::Removed };
+        let digest = record.map(|record| record.digest.to_string()).unwrap_or_default();
+        let past = Past {
+            at: 0,
+            act: act.as_str().to_owned(),
+            by: format!("another program, seen by {}", self.who()),
+            digest: record.map(|record| record.digest),
+            version: record.map(|record| record.version.clone()).unwrap_or_default(),
+            size: record.map(|record| record.size).unwrap_or_default(),
+            signed_by: String::new(),
+        };
         let mut call = self.call(&script::ADOPT, &Lanes::default(), &self.publish_keys());
-        call.arg(name.field()).arg(name.to_string()).arg(text).arg(digest).arg(words.len());
+        call.arg(name.field()).arg(name.to_string()).arg(text).arg(&digest);
+        call.arg(&past.by).arg(act.as_str()).arg(past::line(&past)).arg("").arg(words.len());
         for word in words {
             call.arg(word);
         }
@@ -300,20 +342,6 @@ impl Store {
             _ => Some(format!("its type `{}` already belongs to `{}`", reply.text()?, reply.text()?)),
         })
     }
-}
-
-/// Everything a job's `type` may say to mean this jumpscript.
-fn words(name: &ScriptName, manifest: &Manifest) -> Vec<String> {
-    let mut words = vec![name.to_string()];
-    if name.organization() == OWN_ORGANIZATION {
-        words.push(name.name().to_owned());
-    }
-    for word in &manifest.types {
-        if !words.contains(word) {
-            words.push(word.clone());
-        }
-    }
-    words
 }
 
 /// The record without `id` and `published_at`, which the script puts before it: from the first field on.

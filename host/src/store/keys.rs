@@ -4,6 +4,9 @@
 //! passed [`crate::job::check_name`], so two different things never meet in one key. A test prints [`TABLE`] into
 //! `docs/keys.md`; another finds no other key after everything ran.
 
+mod document;
+
+pub use self::document::{document, find};
 use crate::effects::Key;
 use crate::job::JobId;
 
@@ -213,6 +216,13 @@ pub const TABLE: &[Row] = &[
         "-",
     ),
     row(
+        "{prefix}:audit",
+        "stream",
+        "who did what: who, act, target, n, detail",
+        "publish, adopt, unpublish, requeue, drop, import_dead, purge, cancel, set_queue, repair",
+        "10,000 entries or some more",
+    ),
+    row(
         "{prefix}:nodes",
         "zset",
         "`node/n/session` of every host by the Unix milliseconds of its last beat",
@@ -246,7 +256,7 @@ pub const TABLE: &[Row] = &[
         "hash",
         "digest -> Wasm bytes",
         "publish; other programs",
-        "removed when no name means it and no row may name it",
+        "removed when no name means it, no history tells of it and no row may name it",
     ),
     row(
         "workers:jumpscripts:route",
@@ -261,6 +271,28 @@ pub const TABLE: &[Row] = &[
         "digest -> Unix seconds until which a row may name it",
         "publish, turn, enqueue",
         "one field per digest",
+    ),
+    row(
+        "workers:jumpscripts:history",
+        "hash",
+        "`organization__name` -> what was live, the newest first, a line of JSON each: at, act, by, digest, version, size, \
+         signed_by",
+        "publish, adopt, unpublish",
+        "20 lines per name; of a removed name 30 days",
+    ),
+    row(
+        "workers:jumpscripts:owners",
+        "hash",
+        "digest -> the fields of the names that it was live under",
+        "publish, adopt",
+        "one field per digest",
+    ),
+    row(
+        "workers:jumpscripts:signatures",
+        "hash",
+        "digest, a space, `organization__name` -> its signature (JSON)",
+        "publish, adopt",
+        "as the digest",
     ),
     row(
         "workers:jumpscripts:rev",
@@ -486,6 +518,12 @@ impl Keys {
         format!("{}:wake", self.prefix)
     }
 
+    /// Who did what.
+    #[must_use]
+    pub fn audit(&self) -> String {
+        format!("{}:audit", self.prefix)
+    }
+
     /// The channel that tells of ended jobs.
     #[must_use]
     pub fn ended(&self) -> String {
@@ -520,6 +558,24 @@ impl Keys {
     #[must_use]
     pub fn keep(&self) -> String {
         format!("{}workers:jumpscripts:keep", self.node)
+    }
+
+    /// What was live under each name.
+    #[must_use]
+    pub fn history(&self) -> String {
+        format!("{}workers:jumpscripts:history", self.node)
+    }
+
+    /// The names that a digest was live under.
+    #[must_use]
+    pub fn owners(&self) -> String {
+        format!("{}workers:jumpscripts:owners", self.node)
+    }
+
+    /// The signatures of digests.
+    #[must_use]
+    pub fn signatures(&self) -> String {
+        format!("{}workers:jumpscripts:signatures", self.node)
     }
 
     /// The revision of the jumpscripts.
@@ -582,76 +638,9 @@ fn escaped(text: &str) -> String {
     })
 }
 
-/// Whether a key found in Redis is in [`TABLE`] for these prefixes; the row if it is.
-#[must_use]
-pub fn find(prefix: &str, node_prefix: &str, key: &str) -> Option<&'static Row> {
-    TABLE.iter().find(|row| {
-        if row.key.starts_with("{prefix}") {
-            let pattern = row.key.replacen("{prefix}", prefix, 1);
-            matches(&pattern, key)
-        } else if node_prefix.is_empty() {
-            row.key == key
-        } else {
-            key.strip_prefix(node_prefix).and_then(|rest| rest.strip_prefix(':')) == Some(row.key)
-        }
-    })
-}
-
-/// Whether `key` fits a pattern whose `{..}` parts stand for any text (the last one also for colons).
-fn matches(pattern: &str, key: &str) -> bool {
-    let Some((fixed, rest)) = pattern.split_once('{') else { return pattern == key };
-    let Some(key) = key.strip_prefix(fixed) else { return false };
-    let Some((_, after)) = rest.split_once('}') else { return false };
-    if after.is_empty() {
-        return !key.is_empty();
-    }
-    key.match_indices(':').any(|(at, _)| at > 0 && matches(after, &key[at..]))
-}
-
-/// The text of `docs/keys.md`.
-#[must_use]
-pub fn document() -> String {
-    let mut text = String::from(
-        "# Keys in Redis\n\nGenerated from `host/src/store/keys.rs`; a test compares them. `{prefix}` is `--prefix` (`wasmhost`). The keys without it \
-         are read by other programs; `--node-prefix` sets a word and a colon before them. On a Redis Cluster both prefixes need the same hash tag.\n\n\
-         | key | type | content | written by | lives |\n| --- | --- | --- | --- | --- |\n",
-    );
-    for row in TABLE {
-        let cells = [
-            format!("`{}`", row.key),
-            row.kind.to_owned(),
-            row.content.to_owned(),
-            row.writer.to_owned(),
-            row.bound.to_owned(),
-        ];
-        text.push_str(&format!("| {} |\n", cells.join(" | ")));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_document_is_the_table() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/keys.md");
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(path, document()).unwrap();
-        }
-        let found = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(found == document(), "docs/keys.md is not up to date; run with UPDATE_DOCS=1");
-    }
-
-    #[test]
-    fn a_key_outside_the_table_is_found_out() {
-        assert!(find("w", "", "w:job:a:b").is_some());
-        assert!(find("w", "", "w:queue:mail:ready").is_some());
-        assert!(find("w", "", "w:queue:mail:other").is_none());
-        assert!(find("w", "", "w2:job:a").is_none());
-        assert!(find("w", "n", "n:workers:watchdog").is_some());
-        assert!(find("w", "n", "workers:watchdog").is_none());
-    }
 
     #[test]
     fn a_prefix_that_could_match_others_is_refused() {

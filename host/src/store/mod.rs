@@ -6,6 +6,7 @@
 //!
 //! Next: `keys` for what lies where, `turn` for the hot path, `lua/` for the transitions themselves.
 
+mod audit;
 mod bell;
 mod cancel;
 pub mod embedded;
@@ -20,6 +21,7 @@ mod list;
 mod meaning;
 mod measure;
 pub mod node;
+mod past;
 mod peek;
 mod place;
 mod purge;
@@ -39,15 +41,17 @@ use std::time::{Duration, Instant};
 use self::keys::Keys;
 use self::link::Link;
 
+pub use self::audit::{AUDIT_MAX, AUDIT_PAGE_MAX, Act, AuditEntry, AuditPage};
 pub use self::bell::{Bell, Ring};
 pub use self::cancel::Cancelled;
 pub use self::ended::Ends;
 pub use self::enqueue::{Enqueued, Replicas};
 pub use self::error::Error;
 pub use self::foreign::{Found, Look, TakenOver, Told};
-pub use self::jumpscripts::{Adopted, Index, NewJumpscript, Published};
+pub use self::jumpscripts::{Adopted, How, Index, NewJumpscript, Published};
 pub use self::list::{Filter, LOOKED_MAX, Listed, PAGE_MAX, Page, TimeOf};
 pub use self::measure::Spent;
+pub use self::past::{HISTORY_MAX, HISTORY_REMOVED_DAYS, Past};
 pub use self::peek::{Peek, PeekStop, Peeked, Signal, Signals};
 pub use self::purge::Purge;
 pub use self::queue_settings::{OnFull, QueueChange, QueueSettings};
@@ -144,6 +148,8 @@ pub struct Store {
     notes: Arc<Vec<String>>,
     /// A time that the scripts use in place of the server's; tests only.
     at: Option<Timestamp>,
+    /// Who acts, for the audit stream.
+    who: Arc<str>,
 }
 
 impl Store {
@@ -157,7 +163,7 @@ impl Store {
         let notes = server::check(&link).await?;
         let keys = if link.place().is_cluster() { cluster_keys(options, keys)? } else { keys };
         server::check_layout(&link, &keys).await?;
-        Ok(Self { id, link, keys: Arc::new(keys), notes: Arc::new(notes), at: None })
+        Ok(Self { id, link, keys: Arc::new(keys), notes: Arc::new(notes), at: None, who: "a program".into() })
     }
 
     /// Whether the server belongs to a Redis Cluster, where all keys must share the prefix's hash tag.

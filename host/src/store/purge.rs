@@ -50,6 +50,7 @@ impl Purge {
         let mut lanes = Lanes::default();
         lanes.place(&self.queue);
         let mut call = self.store.call(&script::PURGE, &lanes, &[]);
+        self.store.sign(&mut call);
         call.arg(self.listed.as_str()).arg(&self.step).arg(self.left.min(PURGE_MAX as u64));
         let mut reply = self.store.send("a purge", &script::PURGE, &call).await?;
         let n_taken = match reply.next()? {

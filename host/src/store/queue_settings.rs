@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::script::{self, Lanes, Reply};
-use super::{Error, Store};
+use super::{Act, Error, Store};
 use crate::clock::Timestamp;
 
 /// What a full queue does with a new job.
@@ -66,6 +66,15 @@ pub struct QueueChange {
 }
 
 impl QueueChange {
+    /// What the audit stream calls it.
+    const fn act(&self) -> Act {
+        match self.paused {
+            Some(true) => Act::Paused,
+            Some(false) => Act::Resumed,
+            None => Act::QueueSet,
+        }
+    }
+
     /// The fields to write, and their texts; an empty text unsets.
     fn fields(&self) -> Vec<(&'static str, String)> {
         let mut fields = Vec::new();
@@ -141,7 +150,8 @@ impl Store {
         lanes.place(queue);
         let mut call = self.call(&script::SET_QUEUE, &lanes, &[]);
         let fields = change.fields();
-        call.arg(fields.len());
+        self.sign(&mut call);
+        call.arg(change.act().as_str()).arg(fields.len());
         for (name, value) in fields {
             call.arg(name).arg(value);
         }

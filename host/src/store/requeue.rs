@@ -96,6 +96,7 @@ impl Store {
         let mut lanes = Lanes::default();
         lanes.place(queue);
         let mut call = self.call(script, &lanes, &[]);
+        self.sign(&mut call);
         more(&mut call);
         call.arg(n_entries).arg(ids.len());
         for id in ids {
@@ -165,6 +166,7 @@ impl Store {
         let mut lanes = Lanes::default();
         lanes.place(queue);
         let mut call = self.call(&script::IMPORT_DEAD, &lanes, &[]);
+        self.sign(&mut call);
         call.arg(id.as_bytes()).arg(fields.len());
         for (name, value) in fields {
             call.arg(name.as_slice()).arg(value.as_slice());

@@ -46,12 +46,13 @@ script!(EXTEND, "fence.lua", "extend.lua");
 script!(PROGRESS, "fence.lua", "progress.lua");
 script!(SWEEP, "dead.lua", "limits.lua", "answer.lua", "due.lua", "watch.lua", "sweep.lua");
 script!(RING, "ring.lua");
-script!(PUBLISH, "routes.lua", "publish.lua");
-script!(ADOPT, "routes.lua", "adopt.lua");
-script!(DROP_UNUSED, "routes.lua", "drop_unused.lua");
-script!(REQUEUE, "answer.lua", "of_dead.lua", "requeue.lua");
-script!(CANCEL, "limits.lua", "withdraw.lua", "answer.lua", "cancel.lua");
-script!(SET_QUEUE, "set_queue.lua");
+script!(PUBLISH, "routes.lua", "past.lua", "audit.lua", "publish.lua");
+script!(ADOPT, "routes.lua", "past.lua", "audit.lua", "adopt.lua");
+script!(UNPUBLISH, "routes.lua", "past.lua", "audit.lua", "unpublish.lua");
+script!(DROP_UNUSED, "routes.lua", "past.lua", "drop_unused.lua");
+script!(REQUEUE, "answer.lua", "of_dead.lua", "audit.lua", "requeue.lua");
+script!(CANCEL, "limits.lua", "withdraw.lua", "answer.lua", "audit.lua", "cancel.lua");
+script!(SET_QUEUE, "audit.lua", "set_queue.lua");
 script!(LIST, "limits.lua", "list.lua");
 script!(QUEUES, "queues.lua");
 script!(ROWS, "marks.lua", "rows.lua");
@@ -66,11 +67,12 @@ script!(
     "marks.lua",
     "entries.lua",
     "lost.lua",
+    "audit.lua",
     "repair.lua"
 );
-script!(DROP, "of_dead.lua", "forget.lua", "drop.lua");
-script!(IMPORT_DEAD, "import_dead.lua");
-script!(PURGE, "dead.lua", "limits.lua", "answer.lua", "forget.lua", "purge.lua");
+script!(DROP, "of_dead.lua", "forget.lua", "audit.lua", "drop.lua");
+script!(IMPORT_DEAD, "audit.lua", "import_dead.lua");
+script!(PURGE, "dead.lua", "limits.lua", "answer.lua", "forget.lua", "audit.lua", "purge.lua");
 script!(LOOK, "foreign.lua", "look.lua");
 script!(
     TAKE_OVER,

@@ -14,6 +14,7 @@ mod limits;
 mod lost_answers;
 mod mixed;
 mod model;
+mod past;
 mod reconcile;
 mod records;
 mod requeue;

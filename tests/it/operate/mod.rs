@@ -6,6 +6,7 @@ mod doctor;
 mod files;
 mod filters;
 mod purge;
+mod scripts;
 mod waiting;
 
 use wasmhost::job::NewJob;

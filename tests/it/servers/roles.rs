@@ -227,14 +227,15 @@ const CONNECT: [&str; 6] = ["cluster|slots", "evalsha", "ping", "role", "script|
 
 /// The scripts that only an operator's commands run, and those of `wasmhost bench`. A worker runs all the others, and
 /// its HTTP server some of an operator's.
-const OPERATORS: [&str; 8] = ["LIST", "CANCEL", "SET_QUEUE", "REQUEUE", "DROP", "IMPORT_DEAD", "PURGE", "DEAD_ROWS"];
+const OPERATORS: [&str; 9] =
+    ["LIST", "CANCEL", "SET_QUEUE", "REQUEUE", "DROP", "IMPORT_DEAD", "PURGE", "UNPUBLISH", "DEAD_ROWS"];
 
 /// A role, the scripts that it runs, and the commands that it sends beside them.
 fn of_role(role: &str) -> (Vec<&'static str>, Vec<&'static str>) {
     match role {
         "producer" => (vec!["ENQUEUE", "PRODUCER"], vec!["eval", "hget", "hgetall", "subscribe", "wait"]),
         "operator" => (
-            [&["ENQUEUE", "QUEUES", "PUBLISH", "DROP_UNUSED", "LOOK_AT_ENTRIES", "ROWS", "REPAIR"], &OPERATORS[..7]]
+            [&["ENQUEUE", "QUEUES", "PUBLISH", "DROP_UNUSED", "LOOK_AT_ENTRIES", "ROWS", "REPAIR"], &OPERATORS[..8]]
                 .concat(),
             vec![
                 "get",
@@ -254,6 +255,7 @@ fn of_role(role: &str) -> (Vec<&'static str>, Vec<&'static str>) {
                 "time",
                 "type",
                 "wait",
+                "xrevrange",
                 "zrevrange",
                 "zscan",
             ],

@@ -1,13 +1,13 @@
 -- Writes one dead job as another Redis had it. Its days in the DLQ begin anew: else the next sweep could drop it.
 --
 -- KEYS     head.lua (one queue)
--- ARGV     head.lua, then: id, number of fields, name and value of each
+-- ARGV     head.lua, then: who, id, number of fields, name and value of each
 -- Returns  1 written, 0 there is a job of this id (nothing was written), or a text why it cannot be
 
 -- Fields of one HSET.
 local FIELDS_MAX = 200
 
-local q, id, n_fields = queues[1], take(), take_number()
+local q, who, id, n_fields = queues[1], take(), take(), take_number()
 local reason = trouble(q)
 if reason then
   return reason
@@ -32,4 +32,5 @@ call('RPUSH', q.dlq, id)
 try('SADD', QUEUES, q.name)
 keep(pin, tonumber(now_s) + DLQ_DAYS * 86400)
 write_keeps()
+note(who, 'imported', 'queue ' .. q.name, 1, sub(id, 1, NAME_MAX))
 return 1

@@ -1,22 +1,23 @@
 -- Publishes a jumpscript: code, record, routes and revision in one step.
 --
--- KEYS     head.lua (without queues), then: 8 records by id, 9 code by digest, 10 last id
+-- KEYS     head.lua (without queues), then past.lua
 -- ARGV     head.lua, then: field of the name, name, digest, code, record without `id` and `published_at` (JSON, from the
---          first field on), version, 1 to publish only what is absent or newer else 0, number of words, the words
+--          first field on), version, 1 to publish only what is absent or newer else 0, who, act, line of the history
+--          (past.lua), signature or empty, number of words, the words
 -- Returns  one of  new  id rev digest replaced-digest-or-empty
 --                  same id rev digest            the same record is live already
 --                  kept id rev live-digest       the live version is not lower
 --                  claimed word owner            a word belongs to another jumpscript
 
-local IDS, WASM, LAST_ID = KEYS[8], KEYS[9], KEYS[10]
 -- JumpScale gives ids below this to what its controller publishes.
 local FIRST_ID = 1000000
 local HOUR = 3600
 
 local field, name, digest, wasm, record, version, is_careful = take(), take(), take(), take(), take(), take(), take() == '1'
+local who, act, line, signature = take(), take(), take(), take()
 local words = take_words()
 
-local reason = broken_keys(IDS, 'hash', WASM, 'hash', LAST_ID, 'string')
+local reason = broken_past()
 if reason then
   return redis.error_reply('REFUSED ' .. reason)
 end
@@ -64,6 +65,9 @@ local text = '{"id":' .. whole(live_id) .. ',"published_at":' .. now_s .. ',' ..
 call('HSET', IDS, whole(live_id), text)
 call('HSET', NAMES, field, text)
 set_routes(words, name, digest)
+set_signature(field, digest, signature)
+remember(field, digest, line)
+note(who, act, name, nil, sub(digest, 1, 12) .. (version ~= '' and ' version ' .. version or ''))
 keep(digest, tonumber(now_s) + HOUR)
 if live_digest ~= digest then
   keep(live_digest, tonumber(now_s) + HOUR)

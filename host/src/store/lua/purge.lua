@@ -2,7 +2,7 @@
 -- entry whose row speaks of another state goes, the row stays.
 --
 -- KEYS     head.lua (one queue)
--- ARGV     head.lua, then: structure (ready, parked, scheduled, done, dlq, cancelled), step among the limit keys (of
+-- ARGV     head.lua, then: who, structure (ready, parked, scheduled, done, dlq, cancelled), step among the limit keys (of
 --          parked jobs; 0 to begin with), most entries to take (at most 500)
 -- Returns  entries taken, rows removed, 1 when the structure is empty now else 0, the next step; or a text when a key
 --          is of the wrong type
@@ -14,7 +14,7 @@ local MEANT = {
   done = { done = true }, dlq = { dlq = true }, cancelled = { cancelled = true },
 }
 
-local q, structure, step, most = queues[1], take(), take(), math.min(take_number(), 500)
+local q, who, structure, step, most = queues[1], take(), take(), take(), math.min(take_number(), 500)
 local meant = MEANT[structure]
 -- A job that has ended well stays known by its idempotency key: it must not run a second time.
 local is_history = structure == 'done' or structure == 'cancelled'
@@ -104,6 +104,9 @@ end
 release_slots(q, gone)
 write_ends()
 count(q, 'purged', #gone)
+if #gone > 0 then
+  note(who, 'purged', 'queue ' .. q.name, #gone, structure)
+end
 if not is_history then
   tell_ended(gone, #gone)
 end

@@ -2,7 +2,7 @@
 -- was told is left alone.
 --
 -- KEYS     head.lua (keys that a fault is about begin with the prefix, as those of jobs do)
--- ARGV     head.lua, then: 1 to repair else 0, number of faults, and for each: what is wrong (docs/doctor.md), index of
+-- ARGV     head.lua, then: who, 1 to repair else 0, number of faults, and for each: what is wrong (docs/doctor.md), index of
 --          the queue or 0, the key that it is about, the id, entry or field, and one more word: the marks of a row,
 --          seconds to live, the type that a key must have, or the other list of an id that stands twice
 -- Returns  for each fault 1 when it is there (and is repaired, if that was asked for) else 0; set aside (4 entries each)
@@ -260,10 +260,18 @@ local FAULTS = {
 FAULTS['lost-scheduled'], FAULTS['lost-inflight'] = FAULTS['lost-ready'], FAULTS['lost-ready']
 FAULTS['lost-dead'] = FAULTS['lost-ready']
 
-local is_fix, answers = take() == '1', {}
+local who, is_fix, answers, n_mended, kinds = take(), take() == '1', {}, 0, {}
 for n = 1, take_number() do
-  local look, q = FAULTS[take()], queues[take_number()]
+  local fault = take()
+  local look, q = FAULTS[fault], queues[take_number()]
   answers[n] = look(q, take(), take(), take(), is_fix) and 1 or 0
+  n_mended = n_mended + answers[n]
+  if answers[n] == 1 and not kinds[fault] then
+    kinds[fault], kinds[#kinds + 1] = true, fault
+  end
 end
 write_ends()
+if is_fix and n_mended > 0 then
+  note(who, 'repaired', 'prefix ' .. PREFIX, n_mended, table.concat(kinds, ' '))
+end
 return { answers, asides }

@@ -1,11 +1,11 @@
 -- Brings dead jobs back.
 --
 -- KEYS     head.lua (one queue)
--- ARGV     head.lua, then: run at (seconds, nanoseconds; both empty: at once), 1 to forget failed attempts else 0,
+-- ARGV     head.lua, then: who, run at (seconds, nanoseconds; both empty: at once), 1 to forget failed attempts else 0,
 --          how many entries of an id to remove (0 for all), number of ids (at most 500), the ids
 -- Returns  for each: 1 done, else why not (of_dead.lua)
 
-local q, run_s, run_n, is_reset, n_entries = queues[1], take(), take(), take() == '1', take()
+local q, who, run_s, run_n, is_reset, n_entries = queues[1], take(), take(), take(), take() == '1', take()
 local is_later = run_s ~= '' and (tonumber(run_s) > tonumber(now_s) or (tonumber(run_s) == tonumber(now_s) and run_n > now_n))
 
 local function requeue(id)
@@ -29,9 +29,16 @@ local function requeue(id)
   return { 1 }
 end
 
-local answers = {}
+local answers, n_back, last = {}, 0, nil
 for n = 1, take_number() do
-  answers[n] = requeue(take())
+  local id = take()
+  answers[n] = requeue(id)
+  if answers[n][1] == 1 then
+    n_back, last = n_back + 1, id
+  end
 end
 write_ends()
+if n_back > 0 then
+  note(who, 'requeued', 'queue ' .. q.name, n_back, n_back == 1 and sub(last, 1, NAME_MAX) or '')
+end
 return answers

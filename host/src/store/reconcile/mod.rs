@@ -250,6 +250,7 @@ impl Store {
         let mut place = |queue| if crate::job::check_name("queue", queue).is_ok() { lanes.place(queue) } else { 0 };
         let places: Vec<usize> = findings.iter().map(|finding| place(&finding.queue)).collect();
         let mut call = self.call(&script::REPAIR, &lanes, &[]);
+        self.sign(&mut call);
         call.arg(u8::from(is_fix)).arg(findings.len());
         for (finding, place) in findings.iter().zip(places) {
             call.arg(finding.kind.name).arg(place).arg(finding.key.as_slice());
