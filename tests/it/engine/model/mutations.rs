@@ -25,7 +25,7 @@ const SCRIPTS: [Files; 5] = [
     lua!("head.lua" "dead.lua" "limits.lua" "withdraw.lua" "write_job.lua" "effects.lua" "answer.lua" "fence.lua" "settle.lua" "due.lua" "checked.lua" "reserve.lua" "turn.lua"),
     lua!("head.lua" "fence.lua" "extend.lua"),
     lua!("head.lua" "dead.lua" "limits.lua" "answer.lua" "due.lua" "watch.lua" "sweep.lua"),
-    lua!("head.lua" "answer.lua" "of_dead.lua" "requeue.lua"),
+    lua!("head.lua" "answer.lua" "of_dead.lua" "audit.lua" "requeue.lua"),
 ];
 
 /// One check, and what stands there without it.
