@@ -42,6 +42,32 @@ impl JobError {
         Self(Kind::Retry { after: Some(after), reason: reason.to_string() })
     }
 
+    /// Whether it asks to be run again.
+    #[must_use]
+    pub const fn is_retry(&self) -> bool {
+        matches!(self.0, Kind::Retry { .. })
+    }
+
+    /// Whether it says that running it again cannot help.
+    #[must_use]
+    pub const fn is_reject(&self) -> bool {
+        matches!(self.0, Kind::Reject(_))
+    }
+
+    /// The wait that it asks for before it is run again.
+    #[must_use]
+    pub const fn retry_delay(&self) -> Option<Duration> {
+        if let Kind::Retry { after, .. } = &self.0 { *after } else { None }
+    }
+
+    /// Its words, without what will happen.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        match &self.0 {
+            Kind::Retry { reason: text, .. } | Kind::Reject(text) | Kind::Failed(text) => text,
+        }
+    }
+
     /// An error with all its causes as one [`JobError::failed`].
     #[must_use]
     pub fn from_error(error: &dyn Error) -> Self {
@@ -117,5 +143,8 @@ mod tests {
         assert_eq!(JobError::reject("no name").to_string(), "rejected: no name");
         let later = JobError::retry_after(Duration::from_secs(5), "busy");
         assert_eq!(later.to_string(), "retry after 5s: busy");
+        assert!(later.is_retry() && !later.is_reject());
+        assert_eq!((later.retry_delay(), later.message()), (Some(Duration::from_secs(5)), "busy"));
+        assert!(!JobError::failed("no").is_retry() && JobError::reject("no").is_reject());
     }
 }

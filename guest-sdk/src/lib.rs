@@ -34,7 +34,8 @@
 //! - A `jumpscript.toml` beside the `Cargo.toml` is embedded: the lone `.wasm` file is complete. Another file:
 //!   `#[wasmhost_guest::job(manifest = "path")]`.
 //! - [`http`] sends requests to where the manifest asks for it and the node allows it.
-//! - The function stays an ordinary function: test it natively with [`Job::test`] and `cargo test`.
+//! - The function stays an ordinary function: test it natively with [`Job::test`] and `cargo test`;
+//!   `testing::capture` gives what it logged and reported.
 //!
 //! Invariant: on another target than Wasm nothing here calls a host; logs and progress go to stderr.
 
@@ -43,6 +44,8 @@ pub mod http;
 mod job;
 pub mod log;
 pub mod progress;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 
 pub use error::JobError;
 pub use job::{FromPayload, IntoResult, Job, Raw};

@@ -71,5 +71,6 @@ fn emit(level: Level, context: &str, message: &str) {
 #[cfg(not(target_family = "wasm"))]
 #[expect(clippy::print_stderr, reason = "a native test of a job function shows its log on stderr")]
 fn emit(level: Level, context: &str, message: &str) {
+    crate::testing::hear_log(level, context, message);
     eprintln!("{level:?} {context} {message}");
 }

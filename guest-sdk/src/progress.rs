@@ -15,5 +15,6 @@ fn emit(percent: u8, message: &str) {
 #[cfg(not(target_family = "wasm"))]
 #[expect(clippy::print_stderr, reason = "a native test of a job function shows its progress on stderr")]
 fn emit(percent: u8, message: &str) {
+    crate::testing::hear_progress(percent, message);
     eprintln!("{percent} % {message}");
 }

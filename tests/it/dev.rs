@@ -65,7 +65,7 @@ impl Loop {
 }
 
 /// A program without dependencies: what the compiler makes of it is a command.
-fn project(folder: &Path, name: &str, body: &str) {
+pub(crate) fn project(folder: &Path, name: &str, body: &str) {
     fs::create_dir_all(folder.join("src")).unwrap();
     fs::write(
         folder.join("Cargo.toml"),

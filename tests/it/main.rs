@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test prints what it skips")]
 
 mod bridge;
+mod cases;
 mod cli;
 mod config;
 mod dev;
@@ -16,6 +17,7 @@ mod node;
 mod operate;
 mod producers;
 mod readme;
+mod replay;
 mod sandbox;
 mod scripts_folder;
 mod servers;

@@ -1,5 +1,6 @@
 //! `wasmhost jobs`: what became of jobs.
 
+mod replay;
 pub(super) mod wait;
 
 use std::process::ExitCode;
@@ -79,6 +80,9 @@ pub(super) enum JobsCommand {
         #[arg(long, default_value = "cancelled by hand")]
         reason: String,
     },
+    /// Run what a job ran again on this machine: same code, input and attempt; nothing is written
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(replay::ReplayArgs),
     /// Bring a dead job back to its queue
     Retry {
         /// The job's id
@@ -107,11 +111,12 @@ pub(super) async fn run(global: Global, command: JobsCommand) -> Result<ExitCode
         }
         JobsCommand::Wait { ids, timeout } => return wait::run(&global, ids, *timeout).await,
         JobsCommand::Logs { id, follow } => return wait::logs(&global, &JobId::from(id.as_str()), *follow).await,
+        JobsCommand::Replay(args) => return replay::run(&global, args).await,
         JobsCommand::Show { .. } | JobsCommand::Cancel { .. } | JobsCommand::Retry { .. } => {}
     }
     let store = global.connect().await?;
     match command {
-        JobsCommand::Ls { .. } | JobsCommand::Wait { .. } | JobsCommand::Logs { .. } => {}
+        JobsCommand::Ls { .. } | JobsCommand::Wait { .. } | JobsCommand::Logs { .. } | JobsCommand::Replay(_) => {}
         JobsCommand::Show { id } => {
             let id = JobId::from(id.as_str());
             let record = store.job(&id).await?.ok_or_else(|| no_job(&id))?;

@@ -88,6 +88,16 @@ impl Listener {
         Arc::new(Self { is_shown: true, ..Self::default() })
     }
 
+    /// Keeps everything for later.
+    pub(super) fn quiet() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// The lines that were kept.
+    pub(super) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn hear(&self, line: &str) {
         let line = visible_lines(line);
         if self.is_shown {

@@ -24,6 +24,7 @@ mod reference;
 mod run;
 mod scripts;
 mod submit;
+mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -136,6 +137,9 @@ enum Command {
     Dev(dev::DevArgs),
     /// Run a Wasm file once, without Redis, and say what it used
     Exec(exec::ExecArgs),
+    /// Run the cases of a jumpscript's author, each in a fresh sandbox, without Redis
+    #[command(after_help = test::EXAMPLES)]
+    Test(test::TestArgs),
     /// Say what a Wasm file is, and what it needs
     Inspect(inspect::InspectArgs),
     /// Publish jumpscripts: live on every node at once
@@ -146,7 +150,7 @@ enum Command {
     /// Enqueue a job, or many
     #[command(after_help = submit::EXAMPLES)]
     Submit(Box<submit::SubmitArgs>),
-    /// Look at jobs, wait for them, cancel and retry them
+    /// Look at jobs, wait for them, cancel, retry and replay them
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
     /// Look at queues, pause and purge them, set their limits
@@ -193,6 +197,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Inspect(args) => inspect::run(&global, &args),
         Command::Exec(args) => wait(exec::run(global, args)),
+        Command::Test(args) => wait(test::run(global, args)),
         Command::Run(args) => wait(run::run(global, *args)),
         Command::Demo(args) => wait(demo::run(global, args)),
         Command::Dev(args) => wait(dev::run(global, args)),

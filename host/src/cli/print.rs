@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use crate::config::environment;
+use crate::telemetry::wants_color;
+
 /// Writes a line to stdout. A reader that has gone away ends the program quietly: it has seen what it wanted.
 pub(super) fn line(text: &str) {
     write_all(&mut io::stdout().lock(), text.as_bytes(), true);
@@ -35,6 +38,11 @@ pub(super) fn json_line(value: &impl Serialize) {
 /// Writes a line to stderr.
 pub(super) fn note(text: &str) {
     write_all(&mut io::stderr().lock(), text.as_bytes(), true);
+}
+
+/// Whether colours on stdout are wanted: it is a terminal, and nothing in the environment speaks against them.
+pub(super) fn has_color() -> bool {
+    io::stdout().is_terminal() && wants_color(&environment())
 }
 
 /// Whether somebody is there to read a question and to answer it.

@@ -115,7 +115,12 @@ pub(super) fn report(output: Output, code: &Code, ran: &Ran) -> ExitCode {
             print::note(&format!("error: {}", visible_lines(&profile.error)));
         }
     }
-    ExitCode::from(if result.is_some() { 0 } else { FAILED })
+    exit_code(ran)
+}
+
+/// 0 when the attempt is done, else 1.
+pub(super) fn exit_code(ran: &Ran) -> ExitCode {
+    ExitCode::from(if result_of(&ran.finished.outcome).is_some() { 0 } else { FAILED })
 }
 
 fn result_of(outcome: &Outcome) -> Option<&[u8]> {

@@ -10,6 +10,10 @@ use crate::watch::IGNORED_FOLDERS;
 
 /// What a jumpscript written in Rust is compiled for.
 pub(super) const TARGET: &str = "wasm32-wasip2";
+/// The profile that projects are built with. A profile of its own leaves what `cargo build --release` makes alone.
+const PROFILE: &str = "wasmhost-dev";
+/// As `release` in everything but what backtraces need to name source lines.
+const PROFILE_SETTINGS: [&str; 3] = ["inherits=\"release\"", "debug=\"line-tables-only\"", "strip=\"none\""];
 /// How deep below the folder a project may lie.
 const DEPTH_MAX: usize = 4;
 /// How much of a failed build's output is kept, from its beginning: the first error is the one that matters.
@@ -26,17 +30,18 @@ pub struct Project {
 
 /// A Wasm file that a build made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Artifact {
+pub struct Artifact {
     /// The package's name for a library, the program's for a program.
-    pub(super) name: String,
+    pub name: String,
     /// The file.
-    pub(super) path: PathBuf,
+    pub path: PathBuf,
     /// The folder of the package's `Cargo.toml`.
-    pub(super) folder: PathBuf,
+    pub folder: PathBuf,
 }
 
 /// The topmost projects at and below `folder`.
-pub(super) fn find_projects(folder: &Path) -> Vec<Project> {
+#[must_use]
+pub fn find_projects(folder: &Path) -> Vec<Project> {
     let mut found = Vec::new();
     let mut waiting = vec![(folder.to_path_buf(), 0)];
     while let Some((folder, depth)) = waiting.pop() {
@@ -77,9 +82,12 @@ fn package_name(folder: &Path) -> Option<String> {
 ///
 /// # Errors
 /// The compiler's own words, or why it could not be run.
-pub(super) async fn build(project: &Project) -> Result<Vec<Artifact>, String> {
+pub async fn build(project: &Project) -> Result<Vec<Artifact>, String> {
     let mut command = Command::new("cargo");
-    command.args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics"]);
+    command.args(["build", "--profile", PROFILE, "--target", TARGET, "--message-format", "json-render-diagnostics"]);
+    for setting in PROFILE_SETTINGS {
+        command.args(["--config", &format!("profile.{PROFILE}.{setting}")]);
+    }
     // The project's own toolchain file and cargo configuration count, not those of the host's build.
     command.current_dir(&project.root).env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTFLAGS");
     command.env_remove("CARGO_ENCODED_RUSTFLAGS");

@@ -18,8 +18,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch as channel};
 use tokio::time::Instant;
 
-pub use self::build::Project;
-use self::build::{Artifact, build};
+pub use self::build::{Artifact, Project, build, find_projects};
 use crate::jumpscript::{Digest, MANIFEST_FILE, ScriptName};
 use crate::ports::{Candidate, PublishError, PublishRule, Publisher};
 use crate::watch::{Candidates, ChangeKind, Found, Options, Watcher, read_candidate};
@@ -260,7 +259,10 @@ impl Dev {
 }
 
 /// A built file under its project's name, with the manifest beside the project's `Cargo.toml`.
-async fn read_artifact(artifact: &Artifact) -> Result<Candidate, String> {
+///
+/// # Errors
+/// A text that names the file at fault.
+pub async fn read_artifact(artifact: &Artifact) -> Result<Candidate, String> {
     let artifact = artifact.clone();
     let reading = tokio::task::spawn_blocking(move || {
         let mut candidate = read_candidate(&artifact.path).map_err(|error| error.text().to_owned())?;

@@ -75,6 +75,12 @@ impl JobRecord {
         self.text("type").unwrap_or_default()
     }
 
+    /// Name and value pairs of the producer.
+    #[must_use]
+    pub fn metadata(&self) -> Vec<(String, String)> {
+        script::metadata_pairs(self.field("metadata").unwrap_or_default())
+    }
+
     /// Failed executions so far.
     #[must_use]
     pub fn attempts(&self) -> u32 {
