@@ -1,4 +1,4 @@
-//! What a Rust jumpscript imports: typed jobs, logs, progress, HTTP, errors.
+//! What a Rust jumpscript imports: typed jobs, state, jobs of its own, logs, progress, HTTP, errors.
 //!
 //! A jumpscript is a library (`crate-type = ["cdylib"]`) with one function, built for `wasm32-wasip2`:
 //!
@@ -34,22 +34,40 @@
 //! - A `jumpscript.toml` beside the `Cargo.toml` is embedded: the lone `.wasm` file is complete. Another file:
 //!   `#[wasmhost_guest::job(manifest = "path")]`.
 //! - [`http`] sends requests to where the manifest asks for it and the node allows it.
+//! - [`state`] keeps values beyond the job, [`jobs`] enqueues further jobs; both commit with the result.
 //! - The function stays an ordinary function: test it natively with [`Job::test`] and `cargo test`;
 //!   `testing::capture` gives what it logged and reported.
 //!
-//! Invariant: on another target than Wasm nothing here calls a host; logs and progress go to stderr.
+//! Invariant: on another target than Wasm nothing here calls a host; logs and progress go to stderr, state and jobs are
+//! kept in the memory of the thread.
 
 mod error;
 pub mod http;
 mod job;
+pub mod jobs;
 pub mod log;
 pub mod progress;
+pub mod state;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 
 pub use error::JobError;
 pub use job::{FromPayload, IntoResult, Job, Raw};
 pub use wasmhost_guest_macros::job;
+
+/// Ends a command (`fn main`) with an exit code: 0 is done, 75 asks to be run again, any other has failed.
+///
+/// [`std::process::exit`] does the same in WASI preview 1. In WASI 0.2 it tells success from failure only, and every
+/// failure arrives as 1; this function passes the code on.
+pub fn exit(code: u8) -> ! {
+    #[cfg(all(target_family = "wasm", target_env = "p2"))]
+    {
+        // What is left in a buffer of the standard library would be lost.
+        let _ = std::io::Write::flush(&mut std::io::stdout());
+        wasip2::cli::exit::exit_with_code(code);
+    }
+    std::process::exit(code.into())
+}
 
 /// What the macro expands to; not for hands.
 #[doc(hidden)]

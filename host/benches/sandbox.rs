@@ -31,6 +31,8 @@ use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+mod calls;
+
 mod contract {
     wasmtime::component::bindgen!({
         path: "../guest-sdk/wit",
@@ -102,6 +104,9 @@ fn main() {
             }
         }
         print_table(&variants, &mut figures);
+        if only.is_none() {
+            calls::measure(if is_test { 20 } else { 2_000 }, &mut figures).await;
+        }
     });
     drop(runtime);
     if is_test || only.is_some() {
@@ -186,7 +191,11 @@ fn pre(config: &Config, wasm: &[u8]) -> (Engine, contract::JumpscriptPre<Plain>)
     let engine = Engine::new(config).unwrap();
     let mut linker = Linker::new(&engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker).unwrap();
-    contract::Jumpscript::add_to_linker::<Plain, HasSelf<Plain>>(&mut linker, |state| state).unwrap();
+    // What the guest imports.
+    contract::wasmhost::jumpscript::types::add_to_linker::<Plain, HasSelf<Plain>>(&mut linker, |state| state).unwrap();
+    contract::wasmhost::jumpscript::progress::add_to_linker::<Plain, HasSelf<Plain>>(&mut linker, |state| state)
+        .unwrap();
+    contract::wasi::logging::logging::add_to_linker::<Plain, HasSelf<Plain>>(&mut linker, |state| state).unwrap();
     let component = Component::from_binary(&engine, wasm).unwrap();
     let pre = contract::JumpscriptPre::new(linker.instantiate_pre(&component).unwrap()).unwrap();
     (engine, pre)

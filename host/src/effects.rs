@@ -1,15 +1,17 @@
 //! Effects: writes that commit in the same script as the transition that ends an attempt.
 //!
+//! What an attempt has read of its state rides along ([`Reads`]): the writes rest on it.
+//!
 //! Invariant: the set is closed, versioned and bounded; there is one interpreter (`store/lua/effects.lua`), and no
 //! protocol adds Lua. A [`Key`] is made by `store/keys.rs` and the `protocol/` codecs only: guest bytes never form a
 //! key.
 
 use std::time::Duration;
 
-use crate::job::NewJob;
+use crate::job::{JobId, NewJob};
 
 /// Version of the encoding that `store/lua/effects.lua` interprets.
-pub const EFFECTS_VERSION: u32 = 1;
+pub const EFFECTS_VERSION: u32 = 2;
 /// Most writes of one transition.
 pub const EFFECTS_MAX: usize = 256;
 /// Most bytes of all writes of one transition together.
@@ -33,8 +35,44 @@ impl Key {
     }
 }
 
+/// Longest key in a bucket, in bytes; none is empty.
+pub const STATE_KEY_BYTES_MAX: usize = 256;
+/// Largest value in a bucket, in bytes.
+pub const STATE_VALUE_BYTES_MAX: usize = 256 * 1024;
+/// Most keys of buckets that one attempt reads.
+pub const STATE_READS_MAX: usize = 1024;
+/// Most bytes of keys and values that one attempt reads.
+pub const STATE_READ_BYTES_MAX: usize = 1024 * 1024;
+/// How long a job's own bucket lives after the last write to it.
+pub const OWN_BUCKET_TTL: Duration = Duration::from_secs(7200);
+
+/// Keys and values that outlive a job.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Bucket {
+    /// The bucket of one job, which nobody else can name.
+    Own(JobId),
+    /// A bucket that the jumpscripts of an organization share.
+    Named {
+        /// The organization.
+        organization: String,
+        /// The bucket's name.
+        name: String,
+    },
+}
+
+impl Bucket {
+    /// How long it lives after a write; `None` when it does not end.
+    #[must_use]
+    pub const fn ttl(&self) -> Option<Duration> {
+        match self {
+            Self::Own(_) => Some(OWN_BUCKET_TTL),
+            Self::Named { .. } => None,
+        }
+    }
+}
+
 /// One typed write.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Sets fields of a hash.
     SetFields {
@@ -80,6 +118,24 @@ pub enum Effect {
     },
     /// Enqueues a job into the same Redis.
     Enqueue(Box<NewJob>),
+    /// Changes values of a bucket.
+    State {
+        /// The bucket; its life begins anew, where it has an end.
+        bucket: Bucket,
+        /// Keys, each once, and their new values; `None` removes the key.
+        values: Vec<(String, Option<Vec<u8>>)>,
+    },
+}
+
+/// What an attempt has read of a bucket. It is compared when the attempt ends; if anything differs, nothing is written
+/// and the job runs again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// The bucket.
+    pub bucket: Bucket,
+    /// Keys and the values they had; `None` where there was none. The empty key stands for the set of keys: its value
+    /// changes whenever a key is added or removed.
+    pub values: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl Effect {
@@ -93,20 +149,38 @@ impl Effect {
             Self::SetString { key, value } | Self::Push { key, value, .. } => key.0.len() + value.len(),
             Self::Publish { channel, message } => channel.0.len() + message.len(),
             Self::Expire { key, .. } | Self::Delete { key } => key.0.len(),
-            Self::Enqueue(job) => job.payload.len() + job.queue.len() + job.job_type.len(),
+            Self::Enqueue(job) => {
+                let metadata = job.metadata.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+                job.payload.len() + job.queue.len() + job.job_type.len() + metadata
+            }
+            Self::State { values, .. } => {
+                values.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum()
+            }
+        }
+    }
+
+    /// How many writes it counts as.
+    #[must_use]
+    pub const fn writes(&self) -> usize {
+        match self {
+            Self::State { values, .. } => values.len(),
+            _ => 1,
         }
     }
 }
 
-/// The writes of one transition, within [`EFFECTS_MAX`] and [`EFFECT_BYTES_MAX`].
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Effects(Vec<Effect>);
+/// The writes of one transition, within [`EFFECTS_MAX`] and [`EFFECT_BYTES_MAX`], and what they rest on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    writes: Vec<Effect>,
+    reads: Vec<Reads>,
+}
 
 impl Effects {
     /// No writes.
     #[must_use]
     pub const fn none() -> Self {
-        Self(Vec::new())
+        Self { writes: Vec::new(), reads: Vec::new() }
     }
 
     /// Adds a write.
@@ -114,24 +188,55 @@ impl Effects {
     /// # Errors
     /// A sentence with the limit that one more write would break; nothing is added then.
     pub fn push(&mut self, effect: Effect) -> Result<(), String> {
-        if self.0.len() >= EFFECTS_MAX {
+        if self.writes.iter().map(Effect::writes).sum::<usize>() + effect.writes() > EFFECTS_MAX {
             return Err(format!("one attempt may write {EFFECTS_MAX} effects, this is one more"));
         }
-        let bytes = self.0.iter().map(Effect::bytes).sum::<usize>() + effect.bytes();
+        let bytes = self.writes.iter().map(Effect::bytes).sum::<usize>() + effect.bytes();
         if bytes > EFFECT_BYTES_MAX {
             return Err(format!("the effects of one attempt may have {EFFECT_BYTES_MAX} bytes, these have {bytes}"));
         }
         if let Effect::Enqueue(job) = &effect {
             job.check()?;
         }
-        self.0.push(effect);
+        self.writes.push(effect);
         Ok(())
+    }
+
+    /// Adds what an attempt has read.
+    pub fn rest_on(&mut self, reads: Reads) {
+        self.reads.push(reads);
     }
 
     /// The writes in the order they will be made.
     #[must_use]
     pub fn as_slice(&self) -> &[Effect] {
-        &self.0
+        &self.writes
+    }
+
+    /// What they rest on.
+    #[must_use]
+    pub fn reads(&self) -> &[Reads] {
+        &self.reads
+    }
+
+    /// Whether there is nothing to write and nothing to compare.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.reads.is_empty()
+    }
+
+    /// What is left of an attempt that asked to be run again: what it wrote to the job's own bucket.
+    #[must_use]
+    pub fn of_retry(mut self) -> Self {
+        self.writes.retain(|effect| matches!(effect, Effect::State { bucket: Bucket::Own(_), .. }));
+        self
+    }
+
+    /// What is left of an attempt that failed: nothing but the comparison.
+    #[must_use]
+    pub fn of_failure(mut self) -> Self {
+        self.writes.clear();
+        self
     }
 }
 

@@ -303,7 +303,8 @@ fn wasm_executor(
         memory_bytes_max: config.limits.memory_bytes_max,
         node: config.node.clone(),
     };
-    WasmExecutor::start_threads(sandbox, Arc::new(store.clone()), tokio::runtime::Handle::current(), options)
+    let (code, state) = (Arc::new(store.clone()), Arc::new(store.clone()));
+    WasmExecutor::start_threads(sandbox, code, state, tokio::runtime::Handle::current(), options)
         .map_err(|error| Error::Other(format!("cannot start the threads for guests: {error}")))
 }
 

@@ -215,7 +215,7 @@ impl fmt::Display for JobState {
 }
 
 /// What a producer asks for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewJob {
     /// The id; a fresh one is made when none is given.
     pub id: Option<JobId>,

@@ -54,6 +54,11 @@ fn of_hosts_and_jobs() -> Vec<Row> {
         ("result of a job", bytes(job::RESULT_BYTES_MAX), "the attempt fails", ""),
         ("writes of one attempt", effects::EFFECTS_MAX.to_string(), "refused", ""),
         ("bytes of the writes of one attempt", bytes(effects::EFFECT_BYTES_MAX), "refused", ""),
+        ("key in a bucket of state", bytes(effects::STATE_KEY_BYTES_MAX), "refused", ""),
+        ("value in a bucket of state", bytes(effects::STATE_VALUE_BYTES_MAX), "refused", ""),
+        ("keys of buckets that one attempt reads", effects::STATE_READS_MAX.to_string(), "refused", ""),
+        ("their bytes", bytes(effects::STATE_READ_BYTES_MAX), "refused", ""),
+        ("a job's own bucket, after the last write", time(effects::OWN_BUCKET_TTL), "removed", ""),
         ("first delay between attempts", time(retry::BASE), "grows twofold, with full jitter", "retry.base"),
         ("longest delay between attempts", time(retry::CAP), "stays there", "retry.cap"),
         (

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::effects::Bucket;
 use crate::jumpscript::{Digest, ScriptName};
 
 /// How serious a log line is; the levels of `wasi:logging`.
@@ -69,6 +70,49 @@ pub trait CodeSource: Send + Sync {
     /// # Errors
     /// A sentence when the source did not answer; trying again may help.
     fn fetch<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>>;
+}
+
+/// Where the state of jumpscripts lies: read while an attempt runs; written with its end (`effects`).
+pub trait State: Send + Sync {
+    /// The values of some keys of a bucket, in their order; `None` for a key without a value.
+    ///
+    /// # Errors
+    /// A sentence for the author of the jumpscript when they cannot be read; trying again may help.
+    fn values(&self, bucket: Bucket, keys: Vec<String>) -> BoxFuture<'static, Result<StateValues, String>>;
+
+    /// Some keys of a bucket, from a cursor on; 0 begins.
+    ///
+    /// # Errors
+    /// As [`State::values`].
+    fn keys(&self, bucket: Bucket, cursor: u64) -> BoxFuture<'static, Result<StatePage, String>>;
+}
+
+/// Values of a bucket, in the order in which they were asked for.
+pub type StateValues = Vec<Option<Vec<u8>>>;
+
+/// Some keys of a bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatePage {
+    /// The keys; one may come twice in two pages.
+    pub keys: Vec<String>,
+    /// Where the next page begins; 0 after the last one.
+    pub next: u64,
+    /// Changes whenever a key is added or removed; `None` for a bucket that was never written to.
+    pub version: Option<Vec<u8>>,
+}
+
+/// State in which nothing lies: for attempts without a Redis, which see their own writes only.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoState;
+
+impl State for NoState {
+    fn values(&self, _: Bucket, keys: Vec<String>) -> BoxFuture<'static, Result<StateValues, String>> {
+        Box::pin(std::future::ready(Ok(vec![None; keys.len()])))
+    }
+
+    fn keys(&self, _: Bucket, _: u64) -> BoxFuture<'static, Result<StatePage, String>> {
+        Box::pin(std::future::ready(Ok(StatePage::default())))
+    }
 }
 
 /// A future behind a pointer, for traits that are used as objects.

@@ -21,6 +21,7 @@ mod replay;
 mod sandbox;
 mod scripts_folder;
 mod servers;
+mod state;
 mod steering;
 mod support;
 mod tidy;

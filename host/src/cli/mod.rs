@@ -9,6 +9,7 @@ mod demo;
 mod dev;
 mod dlq;
 mod doctor;
+mod effects;
 mod exec;
 mod failure;
 mod filter;

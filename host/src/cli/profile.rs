@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::failure::FAILED;
 use super::local::{Code, Ran};
-use super::{Output, print};
+use super::{Output, effects, print};
 use crate::clock::format_duration;
 use crate::job::visible_lines;
 use crate::outcome::Outcome;
@@ -38,6 +38,9 @@ pub(super) struct Profile<'a> {
     /// By interface and function.
     host_calls: BTreeMap<&'a str, u64>,
     log: &'a str,
+    /// What would commit with it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    effects: Vec<effects::Told>,
 }
 
 impl<'a> Profile<'a> {
@@ -62,6 +65,7 @@ impl<'a> Profile<'a> {
             is_log_cut: usage.is_log_cut,
             host_calls: ran.calls.iter().collect(),
             log: &usage.log_tail,
+            effects: effects::told(outcome, &ran.finished.effects),
         }
     }
 
@@ -91,6 +95,7 @@ impl<'a> Profile<'a> {
             format!("  log         {} lines{cut}", self.log_lines),
             format!("  host calls  {}", self.host_calls.values().sum::<u64>()),
         ];
+        lines.extend(self.effects.iter().map(effects::Told::line));
         lines.extend(self.host_calls.iter().map(|(name, n)| format!("  {n:>10}  {name}")));
         lines
     }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::effects::Effects;
 use crate::job::Reserved;
 use crate::outcome::{Outcome, Usage};
 use crate::permissions::Granted;
@@ -61,16 +62,21 @@ impl Attempt {
         }
     }
 
-    /// Ends the attempt.
-    pub fn finish(mut self, outcome: Outcome, usage: Usage) {
-        self.end(outcome, usage);
+    /// Ends an attempt that has read and written nothing.
+    pub fn finish(self, outcome: Outcome, usage: Usage) {
+        self.finish_with(outcome, usage, Effects::none());
     }
 
-    fn end(&mut self, outcome: Outcome, usage: Usage) {
+    /// Ends the attempt, with what it has read and would write.
+    pub fn finish_with(mut self, outcome: Outcome, usage: Usage, effects: Effects) {
+        self.end(outcome, usage, effects);
+    }
+
+    fn end(&mut self, outcome: Outcome, usage: Usage, effects: Effects) {
         if let Some(completions) = self.completions.take() {
             let id = self.job.id.clone();
             let token = std::mem::take(&mut self.job.token);
-            completions.push(Completion { id, token, outcome, usage, manifest_retry: self.manifest_retry });
+            completions.push(Completion { id, token, outcome, usage, effects, manifest_retry: self.manifest_retry });
         }
     }
 }
@@ -80,7 +86,7 @@ impl Drop for Attempt {
         if self.completions.is_some() {
             let message =
                 "wasmhost itself failed while it ran this job; please report it with the host's log".to_owned();
-            self.end(Outcome::Failed { message }, Usage::default());
+            self.end(Outcome::Failed { message }, Usage::default(), Effects::none());
         }
     }
 }
@@ -96,6 +102,8 @@ pub struct Completion {
     pub outcome: Outcome,
     /// What it used.
     pub usage: Usage,
+    /// What it has read, and what it writes if it ended well.
+    pub effects: Effects,
     /// What the manifest of its code says about retries.
     pub manifest_retry: RetryWish,
 }

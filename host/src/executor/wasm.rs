@@ -24,10 +24,12 @@ use tokio::task::LocalSet;
 
 use super::{Attempt, Executor};
 use crate::clock::Timestamp;
+use crate::effects::Bucket;
 use crate::job::{Reserved, TIMEOUT};
 use crate::jumpscript::Digest;
 use crate::outcome::{Outcome, Usage};
-use crate::ports::CodeSource;
+use crate::permissions::Granted;
+use crate::ports::{BoxFuture, CodeSource, State, StatePage, StateValues};
 use crate::sandbox::{Call, Finished, Sandbox, Script};
 
 /// How often, in polls, a guest thread looks at timers. Tokio's own 61 would let computing guests delay a wake-up by
@@ -61,6 +63,7 @@ pub struct WasmExecutor {
 
 struct Shared {
     sandbox: Sandbox,
+    state: Arc<dyn State>,
     options: WasmOptions,
     queue: Mutex<VecDeque<(Attempt, Arc<Script>)>>,
     wake: Notify,
@@ -76,19 +79,22 @@ impl WasmExecutor {
         self.shared.live.load(Ordering::Relaxed)
     }
 
-    /// Starts the guest threads. `code` is asked for what this node does not have; fetching and compiling run on `io`.
+    /// Starts the guest threads. `code` is asked for what this node does not have, `state` for what jumpscripts read;
+    /// both, and compiling, run on `io`.
     ///
     /// # Errors
     /// The system's own when it gives no thread.
     pub fn start_threads(
         sandbox: Sandbox,
         code: Arc<dyn CodeSource>,
+        state: Arc<dyn State>,
         io: tokio::runtime::Handle,
         options: WasmOptions,
     ) -> std::io::Result<Self> {
         let n_threads = options.threads.get();
         let shared = Arc::new(Shared {
             sandbox,
+            state: Arc::new(OnIo { state, io: io.clone() }),
             options,
             queue: Mutex::new(VecDeque::new()),
             wake: Notify::new(),
@@ -185,6 +191,33 @@ impl Drop for WasmExecutor {
     }
 }
 
+/// State that is read on the I/O thread, wherever the one who asks runs.
+struct OnIo {
+    state: Arc<dyn State>,
+    io: tokio::runtime::Handle,
+}
+
+impl OnIo {
+    fn spawn<T: Send + 'static>(
+        &self,
+        read: BoxFuture<'static, Result<T, String>>,
+    ) -> BoxFuture<'static, Result<T, String>> {
+        let read = self.io.spawn(read);
+        let stopped = |_| Err("the state cannot be read: the host stops".to_owned());
+        Box::pin(async move { read.await.unwrap_or_else(stopped) })
+    }
+}
+
+impl State for OnIo {
+    fn values(&self, bucket: Bucket, keys: Vec<String>) -> BoxFuture<'static, Result<StateValues, String>> {
+        self.spawn(self.state.values(bucket, keys))
+    }
+
+    fn keys(&self, bucket: Bucket, cursor: u64) -> BoxFuture<'static, Result<StatePage, String>> {
+        self.spawn(self.state.keys(bucket, cursor))
+    }
+}
+
 /// Why code could not be had.
 enum LoadError {
     /// The store did not answer, or this host cannot compile now: another try may help.
@@ -249,9 +282,15 @@ impl Shared {
 
     /// Runs one attempt to its end.
     async fn run(&self, mut attempt: Attempt, script: Arc<Script>) {
-        let call = call_of(&mut attempt, &self.options, &script);
-        let Finished { outcome, usage } = self.sandbox.run(&script, call).await;
-        attempt.finish(outcome, usage);
+        let mut call = call_of(&mut attempt, &self.options, &script);
+        if script.has_effects() {
+            call.state = Some(Arc::clone(&self.state));
+            if *call.granted == Granted::default() {
+                call.granted = script.requested();
+            }
+        }
+        let Finished { outcome, usage, effects } = self.sandbox.run(&script, call).await;
+        attempt.finish_with(outcome, usage, effects);
         let was_full = self.live.fetch_sub(1, Ordering::AcqRel) >= self.options.concurrency;
         if was_full {
             self.wake.notify_one();
@@ -306,6 +345,7 @@ fn call_of(attempt: &mut Attempt, options: &WasmOptions, script: &Script) -> Cal
             .memory_bytes()
             .map_or(options.memory_bytes_max, |asked| asked.min(options.memory_bytes_max)),
         granted: Arc::clone(&attempt.granted),
+        state: None,
         sink: Arc::clone(&attempt.sink),
         cancel: attempt.cancel.clone(),
     }

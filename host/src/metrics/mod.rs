@@ -122,7 +122,7 @@ pub struct QueueMetrics {
 }
 
 /// How settling ended, in the order of [`WorkerMetrics::settled`].
-pub const SETTLED: [&str; 6] = ["done", "retry", "dlq", "released", "lease_lost", "refused"];
+pub const SETTLED: [&str; 7] = ["done", "retry", "dlq", "released", "lease_lost", "refused", "conflict"];
 
 /// What a worker counts.
 #[derive(Debug, Default)]

@@ -73,7 +73,7 @@ metrics! {
         "Attempts that ended on this host, by outcome.",
         alert "sum by (queue) (rate(wasmhost_attempts_total{outcome!=\"done\"}[5m])) / sum by (queue) (rate(wasmhost_attempts_total[5m])) > 0.1";
     SETTLED_TOTAL Counter "wasmhost_settled_total" ["end"]
-        "What this host's attempts came to in Redis: done, retry, dlq, released (a drain), lease_lost (another host has the job), refused.",
+        "What this host's attempts came to in Redis: done, retry, dlq, released (a drain), lease_lost (another host has the job), refused (what it did could not be committed), conflict (state that it had read changed, it runs again).",
         alert "rate(wasmhost_settled_total{end=\"lease_lost\"}[5m]) > 0";
     WAIT Histogram "wasmhost_job_wait_seconds" ["queue"]
         "From the creation of a job, by its producer's clock, to the start of its first attempt on this host; a delay that was asked for counts.",

@@ -1,4 +1,4 @@
-//! Stopping a running attempt from any thread.
+//! Stopping a running attempt from any thread: first it may be asked, then it is stopped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ pub struct CancelFlag {
 #[derive(Default)]
 struct Shared {
     is_set: AtomicBool,
+    is_asked: AtomicBool,
     wake: Notify,
 }
 
@@ -29,6 +30,17 @@ impl CancelFlag {
     pub fn cancel(&self) {
         self.shared.is_set.store(true, Ordering::Release);
         self.shared.wake.notify_waiters();
+    }
+
+    /// Asks the attempt to come to its end; it goes on until it looks.
+    pub fn ask(&self) {
+        self.shared.is_asked.store(true, Ordering::Release);
+    }
+
+    /// Whether it was asked to come to its end, or cancelled.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.shared.is_asked.load(Ordering::Acquire) || self.is_cancelled()
     }
 
     /// Whether it was cancelled.

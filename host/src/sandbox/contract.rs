@@ -25,11 +25,25 @@ mod generated {
     wasmtime::component::bindgen!({
         path: "../guest-sdk/wit",
         world: "jumpscript",
+        imports: {
+            // These wait for Redis; and any of them may stop the guest.
+            "wasi:keyvalue/store.[method]bucket.get": async | trappable,
+            "wasi:keyvalue/store.[method]bucket.exists": async | trappable,
+            "wasi:keyvalue/store.[method]bucket.list-keys": async | trappable,
+            "wasi:keyvalue/store": trappable,
+            "wasi:keyvalue/atomics": async | trappable,
+            "wasi:keyvalue/batch.get-many": async | trappable,
+            "wasi:keyvalue/batch": trappable,
+            "wasmhost:jumpscript/jobs": trappable,
+        },
         exports: { default: async },
+        with: { "wasi:keyvalue/store.bucket": crate::sandbox::state::OpenBucket },
     });
 }
 
+pub(super) use generated::wasi::keyvalue::{atomics, batch, store};
 use generated::wasi::logging::logging;
+pub(super) use generated::wasmhost::jumpscript::jobs;
 use generated::wasmhost::jumpscript::progress;
 pub(super) use generated::wasmhost::jumpscript::types;
 pub(super) use generated::{Jumpscript, JumpscriptPre};

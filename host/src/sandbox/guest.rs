@@ -15,6 +15,7 @@ use super::http::Client;
 use super::limits::Limits;
 use super::output::{Log, LogStream, ResultStream, Source};
 use super::run::Call;
+use super::state::Transaction;
 use crate::permissions::{Granted, GrantedDirectory};
 use crate::ports::Level;
 
@@ -37,6 +38,8 @@ pub(super) struct Guest<W> {
     pub(super) granted: Arc<Granted>,
     /// Made for a script that can send requests; `None` costs the others nothing.
     pub(super) http: Option<Box<Client>>,
+    /// Made for a script that can use state or enqueue; the same.
+    pub(super) transaction: Option<Box<Transaction>>,
 }
 
 impl<W: Send + 'static> Guest<W> {
@@ -132,8 +135,16 @@ fn command(log: &Log, call: &mut Call, result: &ResultStream) -> WasiCtxBuilder 
         .env("JOB_MAX_ATTEMPTS", call.max_attempts.to_string())
         .env("JOB_DEADLINE", call.deadline_ms.to_string())
         .env("JOB_ENQUEUED_AT", call.enqueued_at_ms.to_string())
-        .env("JOB_CONTENT_TYPE", &call.content_type);
+        .env("JOB_CONTENT_TYPE", &call.content_type)
+        .env("JOB_METADATA", metadata(&call.metadata));
     builder
+}
+
+/// Names and values as a JSON object; of a name that occurs twice the last value.
+fn metadata(pairs: &[(String, String)]) -> String {
+    let value = |text: &String| serde_json::Value::String(text.clone());
+    let object: serde_json::Map<_, _> = pairs.iter().map(|(name, text)| (name.clone(), value(text))).collect();
+    serde_json::Value::Object(object).to_string()
 }
 
 /// A store of a preview 1 command that runs nothing.
@@ -151,6 +162,7 @@ pub(super) fn tests_store(engine: &Engine) -> Store<Guest<WasiP1Ctx>> {
         cancel,
         granted: Granted::none(),
         http: None,
+        transaction: None,
     }
     .into_store(engine)
 }

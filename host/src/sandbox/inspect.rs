@@ -43,7 +43,7 @@ pub struct Import {
 }
 
 /// What a component may import: interface, version (a track such as `0.2`, or exact), what it is for.
-const INTERFACES: [(&str, &str, &str); 25] = [
+const INTERFACES: [(&str, &str, &str); 29] = [
     ("wasi:io/error", "0.2", "streams"),
     ("wasi:io/poll", "0.2", "streams"),
     ("wasi:io/streams", "0.2", "streams"),
@@ -67,8 +67,12 @@ const INTERFACES: [(&str, &str, &str); 25] = [
     ("wasi:http/types", "0.2", "HTTP requests, as far as permitted"),
     ("wasi:http/outgoing-handler", "0.2", "HTTP requests, as far as permitted"),
     ("wasi:logging/logging", "0.1.0-draft", "log"),
+    ("wasi:keyvalue/store", "0.2.0-draft", "state in buckets, as far as permitted"),
+    ("wasi:keyvalue/atomics", "0.2.0-draft", "state in buckets, as far as permitted"),
+    ("wasi:keyvalue/batch", "0.2.0-draft", "state in buckets, as far as permitted"),
     ("wasmhost:jumpscript/types", "0.1", "the job and its errors"),
     ("wasmhost:jumpscript/progress", "0.1", "progress"),
+    ("wasmhost:jumpscript/jobs", "0.1", "enqueueing jobs, as far as permitted, and whether to end"),
 ];
 
 /// What comes with an interpreter: a shared library may import it, whether the program calls it or not. Linked, and
@@ -89,7 +93,7 @@ const LIBRARY_SECTION: &str = "dylink.0";
 const NOT_GRANTED: [(&str, &str); 8] = [
     ("wasi:sockets/", "network sockets"),
     ("wasi:http/", "HTTP but outgoing requests"),
-    ("wasi:keyvalue/", "a key-value store"),
+    ("wasi:keyvalue/", "a key-value store but `store`, `atomics` and `batch`"),
     ("wasi:config/", "configuration values"),
     ("wasi:messaging/", "messaging"),
     ("wasi:blobstore/", "a blob store"),

@@ -1,7 +1,7 @@
 //! The Wasm engine: compiles jumpscripts, and runs each job in a fresh instance under hard limits.
 //!
 //! Invariant: an instance serves one job and is dropped; what the guest can reach is what the linker was given
-//! (clocks, random, stdio, logging, progress) and what was granted to it (HTTP, directories to read, variables), never a
+//! (clocks, random, stdio, logging, progress) and what was granted to it (state, queues, HTTP, directories, variables), never a
 //! socket. Every way to die becomes an `Outcome` with a text for the author of the jumpscript; no error of the engine
 //! leaves this folder.
 //!
@@ -25,6 +25,7 @@ mod output;
 mod run;
 mod script;
 mod signature;
+mod state;
 mod ticker;
 mod tier;
 mod verdict;
@@ -57,7 +58,7 @@ pub use ticker::TICK;
 pub use tier::WAITING_BYTES_MAX;
 
 use crate::jumpscript::Digest;
-use crate::outcome::{Outcome, Usage};
+use crate::outcome::Outcome;
 use cache::Cache;
 use engine::Pool;
 use http::Network;
@@ -208,7 +209,7 @@ impl Sandbox {
             Err(_) => tokio::select! {
                 permit = self.shared.free.acquire() => permit,
                 () = call.cancel.cancelled() => {
-                    return Finished { outcome: Outcome::Cancelled, usage: Usage::default() };
+                    return Finished::nothing(Outcome::Cancelled);
                 }
             },
         };

@@ -21,11 +21,13 @@ use super::limits::Limits;
 use super::options::{MEMORY_BYTES_MAX, Options};
 use super::output::{Log, ResultStream};
 use super::script::{Linked, Script};
+use super::state::Transaction;
 use super::verdict::{self, Circumstances};
+use crate::effects::Effects;
 use crate::job::{RESULT_BYTES_MAX, TIMEOUT};
 use crate::outcome::{Outcome, Usage};
 use crate::permissions::Granted;
-use crate::ports::{JobSink, NoSink};
+use crate::ports::{JobSink, NoSink, State};
 
 /// What one attempt is given.
 #[derive(Clone)]
@@ -58,6 +60,8 @@ pub struct Call {
     pub memory_bytes_max: usize,
     /// What it may do beyond computing.
     pub granted: Arc<Granted>,
+    /// Where its state lies; without it nothing is there, and it sees its own writes only.
+    pub state: Option<Arc<dyn State>>,
     /// Who hears its log and its progress.
     pub sink: Arc<dyn JobSink>,
     /// Who may stop it.
@@ -83,6 +87,7 @@ impl Call {
             timeout: TIMEOUT,
             memory_bytes_max: MEMORY_BYTES_MAX,
             granted: Granted::none(),
+            state: None,
             sink: Arc::new(NoSink),
             cancel: CancelFlag::new(),
         }
@@ -96,6 +101,15 @@ pub struct Finished {
     pub outcome: Outcome,
     /// What it used.
     pub usage: Usage,
+    /// What it has read of its state, and what it writes if it ended well.
+    pub effects: Effects,
+}
+
+impl Finished {
+    /// The end of an attempt that was not begun.
+    pub(super) fn nothing(outcome: Outcome) -> Self {
+        Self { outcome, usage: Usage::default(), effects: Effects::none() }
+    }
 }
 
 /// Runs one attempt in a fresh instance, with no more than the options allow.
@@ -110,7 +124,10 @@ pub(super) async fn run(script: &Script, mut call: Call, options: &Options) -> F
     let mut usage = Usage::default();
     let granted = Arc::clone(&call.granted);
     let http = script.http(&granted, &log);
-    let mut attempt = Attempt { deadline, timeout, cancel: &cancel, log: &log, granted, http, usage: &mut usage };
+    let pending = script.transaction(&call, &granted, &log);
+    let mut attempt =
+        Attempt { deadline, timeout, cancel: &cancel, log: &log, granted, http, pending, usage: &mut usage };
+    let mut transaction = None;
 
     let outcome = match &script.linked {
         Linked::Component(pre) => {
@@ -121,6 +138,7 @@ pub(super) async fn run(script: &Script, mut call: Call, options: &Options) -> F
                 instance.call_run(store, &job).await
             };
             let returned = attempt.watch(&mut store, false, run).await;
+            transaction = store.data_mut().transaction.take();
             drop(store);
             returned.map_or_else(|outcome| outcome, returned_by_component)
         }
@@ -132,6 +150,7 @@ pub(super) async fn run(script: &Script, mut call: Call, options: &Options) -> F
                 instance.wasi_cli_run().call_run(store).await
             };
             let returned = attempt.watch(&mut store, true, run).await;
+            transaction = store.data_mut().transaction.take();
             drop(store);
             match returned {
                 // `exit(0)`, and returning from `main`.
@@ -159,7 +178,22 @@ pub(super) async fn run(script: &Script, mut call: Call, options: &Options) -> F
     };
     (usage.log_tail, usage.is_log_cut) = log.finish();
     usage.wall_us = micros(start.elapsed());
-    Finished { outcome, usage }
+    let (outcome, effects) = with_effects(outcome, transaction);
+    Finished { outcome, usage, effects }
+}
+
+/// What an attempt has read and would write, and how it ended when that counts.
+fn with_effects(outcome: Outcome, transaction: Option<Box<Transaction>>) -> (Outcome, Effects) {
+    let Some(transaction) = transaction else { return (outcome, Effects::none()) };
+    let is_told_to_end = transaction.is_told_to_end;
+    match (outcome, transaction.finish()) {
+        (Outcome::Done { .. }, Err(message)) => (Outcome::Failed { message }, Effects::none()),
+        (outcome, Err(_)) => (outcome, Effects::none()),
+        // It was asked to come to its end, and did: somebody else goes on with what it left in the job's own bucket.
+        (Outcome::Retry { after: None, .. }, Ok(effects)) if is_told_to_end => (Outcome::Cancelled, effects),
+        (outcome @ (Outcome::Cancelled | Outcome::Conflict), Ok(_)) => (outcome, Effects::none()),
+        (outcome, Ok(effects)) => (outcome, effects),
+    }
 }
 
 /// What the guest returned.
@@ -200,6 +234,7 @@ struct Attempt<'a> {
     log: &'a Log,
     granted: Arc<Granted>,
     http: Option<Box<Client>>,
+    pending: Option<Box<Transaction>>,
     usage: &'a mut Usage,
 }
 
@@ -207,7 +242,8 @@ impl Attempt<'_> {
     fn store<W: Send + 'static>(&mut self, engine: &Engine, wasi: W, limits: Limits) -> Store<Guest<W>> {
         let (log, cancel) = (self.log.clone(), self.cancel.clone());
         let granted = Arc::clone(&self.granted);
-        Guest { wasi, limits, log, deadline: self.deadline, cancel, granted, http: self.http.take() }.into_store(engine)
+        let (http, transaction) = (self.http.take(), self.pending.take());
+        Guest { wasi, limits, log, deadline: self.deadline, cancel, granted, http, transaction }.into_store(engine)
     }
 
     /// Runs the guest until it returns, is stopped while computing, or is given up while waiting; and takes its

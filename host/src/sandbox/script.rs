@@ -13,9 +13,11 @@ use super::error::Error;
 use super::guest::Guest;
 use super::http::{Client, Grant, Network};
 use super::output::Log;
+use super::run::Call;
+use super::state::Transaction;
 use super::tier::Bench;
-use crate::jumpscript::{Digest, Kind, Manifest};
-use crate::permissions::{Granted, HttpPattern};
+use crate::jumpscript::{Digest, Kind, Manifest, OWN_ORGANIZATION};
+use crate::permissions::{Granted, HttpPattern, Permissions};
 
 /// A script that is compiled, linked and ready to be instantiated.
 pub struct Script {
@@ -27,6 +29,8 @@ pub struct Script {
     pub(super) linked: Linked,
     /// What it asks to reach, and the network; only a script that imports HTTP has them.
     http: Option<(Arc<[HttpPattern]>, Arc<Network>)>,
+    /// The organization whose buckets it uses; only a script that uses state or enqueues jobs has it.
+    buckets_of: Option<Arc<str>>,
 }
 
 /// What is instantiated for each job.
@@ -60,18 +64,24 @@ pub(super) struct Label {
     pub(super) manifest: Manifest,
 }
 
+/// What a script that sends requests imports.
+const HTTP: [&str; 1] = ["wasi:http/outgoing-handler@"];
+/// What a script imports that uses state or enqueues jobs.
+const STATE_AND_JOBS: [&str; 2] = ["wasi:keyvalue/", "wasmhost:jumpscript/jobs@"];
+
 /// Native code, loaded.
 pub(super) enum Code {
     Component(Component),
     Module(Module),
 }
 
-/// Whether native code can send HTTP requests.
-fn sends_http(code: &Code) -> bool {
+/// Whether native code imports an interface that begins with one of these.
+fn imports(code: &Code, beginnings: &[&str]) -> bool {
     match code {
         Code::Component(component) => {
             let names = component.component_type();
-            names.imports(component.engine()).any(|(name, _)| name.starts_with("wasi:http/outgoing-handler@"))
+            let is_one = |name: &str| beginnings.iter().any(|beginning| name.starts_with(beginning));
+            names.imports(component.engine()).any(|(name, _)| is_one(name))
         }
         Code::Module(_) => false,
     }
@@ -113,9 +123,12 @@ impl Script {
             }
             _ => return Err(Error::host("an artifact holds another kind of code than its script", "")),
         };
-        let http = sends_http(code).then(|| (label.manifest.permissions.http.as_slice().into(), Arc::clone(network)));
+        let http =
+            imports(code, &HTTP).then(|| (label.manifest.permissions.http.as_slice().into(), Arc::clone(network)));
+        let organization = label.manifest.organization.as_deref().unwrap_or(OWN_ORGANIZATION);
+        let buckets_of = imports(code, &STATE_AND_JOBS).then(|| Arc::from(organization));
         let (tier, engine) = (bench.tier, bench.engine.clone());
-        Ok(Self { digest, manifest: label.manifest, size, tier, engine, linked, http })
+        Ok(Self { digest, manifest: label.manifest, size, tier, engine, linked, http, buckets_of })
     }
 
     /// The HTTP of one attempt.
@@ -123,6 +136,27 @@ impl Script {
         let (requested, network) = self.http.as_ref()?;
         let grant = Grant::new(Arc::clone(requested), Arc::clone(granted), Arc::clone(network));
         Some(Box::new(Client::new(Some(grant), log)))
+    }
+
+    /// Whether it uses state or enqueues jobs.
+    #[must_use]
+    pub const fn has_effects(&self) -> bool {
+        self.buckets_of.is_some()
+    }
+
+    /// What its manifest requests of state and queues, as if all of it were allowed.
+    #[must_use]
+    pub fn requested(&self) -> Arc<Granted> {
+        let asked = &self.manifest.permissions;
+        let request =
+            Permissions { state: asked.state.clone(), enqueue: asked.enqueue.clone(), ..Permissions::default() };
+        Granted::of(&request, &request).map_or_else(|_| Granted::none(), Arc::new)
+    }
+
+    /// What one attempt will have read and written; a script that cannot has none.
+    pub(super) fn transaction(&self, call: &Call, granted: &Arc<Granted>, log: &Log) -> Option<Box<Transaction>> {
+        let organization = Arc::clone(self.buckets_of.as_ref()?);
+        Some(Box::new(Transaction::new(call, Arc::clone(granted), organization, log)))
     }
 
     /// The digest of its Wasm file.

@@ -11,6 +11,7 @@ use wasmtime_wasi::I32Exit;
 
 use super::guest::{HOSTCALL_FUEL, RESOURCES_MAX};
 use super::limits::{HostCallLimit, MemoryLimit, ResultLimit};
+use super::state::StateMoved;
 use crate::job::RESULT_BYTES_MAX;
 use crate::outcome::Outcome;
 
@@ -50,6 +51,9 @@ pub(super) fn outcome(error: &Error, circumstances: &Circumstances) -> Outcome {
     let backtrace = write_frames(&frames);
     if let Some(limit) = error.downcast_ref::<MemoryLimit>() {
         return Outcome::OutOfMemory { limit: limit.limit, backtrace };
+    }
+    if error.downcast_ref::<StateMoved>().is_some() {
+        return Outcome::Conflict;
     }
     if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
         return Outcome::Retry { after: Some(POOL_RETRY), reason: "the host had no free sandbox".to_owned() };

@@ -7,7 +7,7 @@
 mod document;
 
 pub use self::document::{document, find};
-use crate::effects::Key;
+use crate::effects::{Bucket, Key};
 use crate::job::JobId;
 
 /// A row of the table.
@@ -43,7 +43,7 @@ pub const TABLE: &[Row] = &[
         "hash",
         "the job. From the producer: type queue payload status created_at_nano, and where given run_at_nano timeout_nano \
          max_attempts retry_base_ms retry_cap_ms idempotency_key content_type pin metadata priority limit_key \
-         supersede_key. While it lives: attempts deliveries lease_token \
+         supersede_key. While it lives: attempts deliveries conflicts lease_token \
          lease_expires_at_nano digest node last_error error_kind failed_at_nano progress progress_message limit_paid limit_slot. At its end: \
          result result_type finished_at_nano done_token usage (wall µs, CPU µs, peak memory in bytes) log dlq_reason dlq_failed_at_nano",
         "enqueue, turn, extend, sweep, progress, requeue, cancel, import_dead; removed by drop, purge; other producers",
@@ -176,6 +176,20 @@ pub const TABLE: &[Row] = &[
         "the id of the newest job with this supersede key",
         "enqueue, turn (effects)",
         "7 days",
+    ),
+    row(
+        "{prefix}:state:{id}",
+        "hash",
+        "the job's own bucket: key -> value; empty -> changes when a key is added or removed",
+        "turn (effects)",
+        "2 h after the last write",
+    ),
+    row(
+        "{prefix}:bucket:{organization}:{bucket}",
+        "hash",
+        "a bucket of an organization's jumpscripts: key -> value; empty -> changes when a key is added or removed",
+        "turn (effects)",
+        "until it has no key",
     ),
     row(
         "{prefix}:queues",
@@ -388,6 +402,17 @@ impl Keys {
     #[must_use]
     pub fn job(&self, id: &JobId) -> Vec<u8> {
         [self.prefix.as_bytes(), b":job:", id.as_bytes()].concat()
+    }
+
+    /// The hash of a bucket. Organization and name have passed the checks of a manifest.
+    #[must_use]
+    pub fn bucket(&self, bucket: &Bucket) -> Vec<u8> {
+        match bucket {
+            Bucket::Own(id) => [self.prefix.as_bytes(), b":state:", id.as_bytes()].concat(),
+            Bucket::Named { organization, name } => {
+                format!("{}:bucket:{organization}:{name}", self.prefix).into_bytes()
+            }
+        }
     }
 
     /// The structures of a queue, in the order of `lua/head.lua`.

@@ -32,6 +32,7 @@ mod requeue;
 mod script;
 mod server;
 mod slots;
+mod state;
 mod sweep;
 mod turn;
 

@@ -44,6 +44,7 @@ script!(
 );
 script!(EXTEND, "fence.lua", "extend.lua");
 script!(PROGRESS, "fence.lua", "progress.lua");
+script!(BUCKET_KEYS, "bucket_keys.lua");
 script!(SWEEP, "dead.lua", "limits.lua", "answer.lua", "due.lua", "watch.lua", "sweep.lua");
 script!(RING, "ring.lua");
 script!(PUBLISH, "routes.lua", "past.lua", "audit.lua", "publish.lua");
@@ -135,13 +136,19 @@ impl Call {
         Self::with_head(script, keys, jumpscripts, at, lanes, more)
     }
 
+    /// A call for one key of any bytes, which has no queues and touches no jumpscripts.
+    pub(super) fn of_key(script: &Script, keys: &Keys, at: Option<Timestamp>, key: Vec<u8>) -> Self {
+        let jumpscripts = std::array::from_fn(|_| keys.prefix().to_owned());
+        Self::with_head(script, keys, jumpscripts, at, &Lanes::default(), &[key])
+    }
+
     fn with_head(
         script: &Script,
         keys: &Keys,
         jumpscripts: [String; 4],
         at: Option<Timestamp>,
         lanes: &Lanes<'_>,
-        more: &[String],
+        more: &[impl ToRedisArgs],
     ) -> Self {
         let mut command = redis::cmd("EVALSHA");
         command.arg(script.get_hash()).arg(7 + lanes.0.len() * PARTS.len() + more.len());
@@ -230,7 +237,7 @@ impl Store {
     /// The head of a call that touches no jumpscripts, and so needs no permission for their keys.
     pub(super) fn call_without_jumpscripts(&self, script: &Script, lanes: &Lanes<'_>) -> Call {
         let jumpscripts = std::array::from_fn(|_| self.keys.prefix().to_owned());
-        Call::with_head(script, &self.keys, jumpscripts, self.at, lanes, &[])
+        Call::with_head(script, &self.keys, jumpscripts, self.at, lanes, &[] as &[String])
     }
 
     /// Sends a call whose repetition does no harm: when the connection breaks, once more on a new one.

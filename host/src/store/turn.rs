@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::keys::Keys;
 use super::script::{self, Call, Lanes, Reply};
 use super::{Error, RESERVE_MAX, SETTLE_MAX, Store};
 use crate::clock::Timestamp;
@@ -26,6 +27,8 @@ const DELAY_MS_MAX: u64 = 100 * 365 * 86_400 * 1000;
 const JOB_ENTRIES: usize = 5;
 /// Entries of one job that says more than others.
 const EXTRA_ENTRIES: usize = 8;
+/// Longest value that is compared itself; of a longer one it is the SHA-1.
+const SEEN_BYTES_MAX: usize = 64;
 /// Most fields one command of a script sets; longer lists are split. Lua's stack holds some thousand values.
 const FIELDS_MAX: usize = 1000;
 
@@ -153,6 +156,9 @@ pub enum Settled {
     Applied,
     /// The same token had settled it before: nothing was written again.
     Repeated,
+    /// State that the attempt has read changed before it ended: nothing of it was written, and the job waits to be run
+    /// again, without counting the attempt.
+    Conflict,
     /// The caller holds the job no longer: nothing was written.
     LeaseLost(Lost),
     /// The lease holds, but a write would hit a key of the wrong type or break a rule: nothing was written. Settle it
@@ -236,7 +242,7 @@ impl Store {
             lanes.place(&share.queue);
         }
         let mut call = self.call(&script::TURN, &lanes, &[]);
-        write_settles(&mut call, &mut lanes, settles);
+        write_settles(&mut call, &self.keys, &mut lanes, settles);
         match reserve {
             None => {
                 call.arg(0);
@@ -399,7 +405,7 @@ fn groups(settles: &[Settle]) -> Vec<(Group<'_>, Vec<usize>)> {
     groups
 }
 
-fn write_settles<'a>(call: &mut Call, lanes: &mut Lanes<'a>, settles: &'a [Settle]) {
+fn write_settles<'a>(call: &mut Call, keys: &Keys, lanes: &mut Lanes<'a>, settles: &'a [Settle]) {
     let groups = groups(settles);
     call.arg(groups.len());
     for (group, places) in groups {
@@ -410,12 +416,12 @@ fn write_settles<'a>(call: &mut Call, lanes: &mut Lanes<'a>, settles: &'a [Settl
         };
         call.arg(group.ttl_seconds).arg(places.len());
         for place in places {
-            write_settle(call, lanes, &settles[place]);
+            write_settle(call, keys, lanes, &settles[place]);
         }
     }
 }
 
-fn write_settle<'a>(call: &mut Call, lanes: &mut Lanes<'a>, settle: &'a Settle) {
+fn write_settle<'a>(call: &mut Call, keys: &Keys, lanes: &mut Lanes<'a>, settle: &'a Settle) {
     call.arg(settle.id.as_bytes());
     let usage = settle.fields.iter().find(|(name, _)| *name == USAGE).map_or(&[][..], |(_, value)| value);
     let is_usage_told = matches!(settle.end, End::Done { .. });
@@ -433,7 +439,7 @@ fn write_settle<'a>(call: &mut Call, lanes: &mut Lanes<'a>, settle: &'a Settle) 
     };
     let fields = || settle.fields.iter().filter(|(name, _)| !(is_usage_told && *name == USAGE));
     let n_fields = fields().count();
-    if n_fields == 0 && settle.effects.as_slice().is_empty() {
+    if n_fields == 0 && settle.effects.is_empty() {
         call.arg("");
         return;
     }
@@ -441,7 +447,7 @@ fn write_settle<'a>(call: &mut Call, lanes: &mut Lanes<'a>, settle: &'a Settle) 
     for (name, value) in fields() {
         call.arg(*name).arg(value);
     }
-    write_effects(call, lanes, &settle.effects);
+    write_effects(call, keys, lanes, &settle.effects);
 }
 
 /// The answers of `lua/settle.lua`, in the order of the settles.
@@ -518,13 +524,22 @@ fn milliseconds(text: &str) -> Option<Duration> {
 }
 
 /// Effects as `lua/effects.lua` reads them.
-fn write_effects<'a>(call: &mut Call, lanes: &mut Lanes<'a>, effects: &'a Effects) {
-    let effects = effects.as_slice();
+fn write_effects<'a>(call: &mut Call, keys: &Keys, lanes: &mut Lanes<'a>, effects: &'a Effects) {
+    let (effects, reads) = (effects.as_slice(), effects.reads());
     let pieces = |effect: &Effect| match effect {
         Effect::SetFields { fields, .. } => fields.len().div_ceil(FIELDS_MAX),
         _ => 1,
     };
-    call.arg(effects.iter().map(pieces).sum::<usize>());
+    call.arg(reads.len() + effects.iter().map(pieces).sum::<usize>());
+    for read in reads {
+        call.arg("R").arg(keys.bucket(&read.bucket)).arg(read.values.len());
+        for (key, _) in &read.values {
+            call.arg(key);
+        }
+        for (_, value) in &read.values {
+            call.arg(seen(value.as_deref()));
+        }
+    }
     for effect in effects {
         match effect {
             Effect::SetFields { key, fields } => {
@@ -556,7 +571,30 @@ fn write_effects<'a>(call: &mut Call, lanes: &mut Lanes<'a>, effects: &'a Effect
                 let place = lanes.place(&job.queue);
                 call.arg("E").job(place, id.as_bytes(), job);
             }
+            Effect::State { bucket, values } => {
+                let ttl = bucket.ttl().map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+                call.arg("T").arg(keys.bucket(bucket)).arg(ttl.min(DELAY_MS_MAX));
+                let set = || values.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+                call.arg(set().count());
+                for (key, value) in set() {
+                    call.arg(key).arg(value);
+                }
+                let removed = || values.iter().filter(|(_, value)| value.is_none());
+                call.arg(removed().count());
+                for (key, _) in removed() {
+                    call.arg(key);
+                }
+            }
         }
+    }
+}
+
+/// What `lua/effects.lua` compares a value with.
+fn seen(value: Option<&[u8]>) -> Vec<u8> {
+    match value {
+        None => b"-".to_vec(),
+        Some(value) if value.len() <= SEEN_BYTES_MAX => [b"=", value].concat(),
+        Some(value) => format!("#{}", sha1_smol::Sha1::from(value).digest()).into_bytes(),
     }
 }
 
@@ -578,6 +616,7 @@ fn settled(reply: &mut Reply) -> Result<Settled, Error> {
         Value::Int(1) => Settled::Repeated,
         Value::Int(2) => Settled::LeaseLost(Lost::NotInflight),
         Value::Int(3) => Settled::LeaseLost(Lost::Expired),
+        Value::Int(5) => Settled::Conflict,
         Value::Int(_) => Settled::LeaseLost(Lost::Mismatch),
         Value::BulkString(text) => Settled::Refused(String::from_utf8_lossy(&text).into_owned()),
         other => Settled::Refused(format!("{other:?}")),

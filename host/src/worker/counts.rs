@@ -34,6 +34,9 @@ impl Worker {
             (Settled::Applied | Settled::Repeated, End::Retry { .. }) => self.totals.retried += 1,
             (Settled::Applied | Settled::Repeated, End::Dlq { .. }) => self.totals.dead += 1,
             (Settled::Applied | Settled::Repeated, End::Release) => self.totals.released += 1,
+            (Settled::Conflict, _) => {
+                tracing::debug!(job = %settle.id, queue = %settle.queue, "state changed under the attempt, it runs again");
+            }
             (Settled::LeaseLost(why), _) => {
                 self.totals.lost += 1;
                 tracing::warn!(job = %settle.id, queue = %settle.queue, ?why, "lease lost, nothing written");
@@ -50,6 +53,7 @@ const fn settled_place(settle: &Settle, settled: &Settled) -> usize {
     match (settled, &settle.end) {
         (Settled::LeaseLost(_), _) => 4,
         (Settled::Refused(_), _) => 5,
+        (Settled::Conflict, _) => 6,
         (_, End::Done { .. }) => 0,
         (_, End::Retry { .. }) => 1,
         (_, End::Dlq { .. }) => 2,

@@ -138,6 +138,11 @@ impl HeldJobs {
         is_early
     }
 
+    /// Asks every attempt to come to its end.
+    pub(super) fn ask_all(&self) {
+        self.jobs.values().for_each(|held| held.cancel.ask());
+    }
+
     /// Stops every attempt.
     pub(super) fn cancel_all(&self) {
         self.jobs.values().for_each(|held| held.cancel.cancel());

@@ -44,10 +44,11 @@ use self::sink::{Report, Sinks};
 use self::unknown::{Resolved, UnknownTypes};
 use self::wake::Wake;
 use crate::clock::Timestamp;
+use crate::effects::Effects;
 use crate::executor::{Attempt, Completion, Completions, Executor};
 use crate::job::{JobId, Reserved};
 use crate::metrics::WorkerMetrics;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Usage};
 use crate::ports::{Pulse, Seen};
 use crate::retry::{RetryPolicy, RetryWish};
 use crate::sandbox::CancelFlag;
@@ -133,6 +134,8 @@ pub struct Worker {
     unknown: UnknownTypes,
     ended: Vec<Completion>,
     settles: VecDeque<Settle>,
+    /// What is needed to end attempts in another way, should their effects be refused.
+    with_effects: HashMap<JobId, (Held, RetryWish)>,
     turns: FuturesUnordered<BoxFuture<'static, TurnEnd>>,
     peeks: Peeks,
     wake: Wake,
@@ -201,6 +204,7 @@ impl Worker {
             unknown,
             ended: Vec::new(),
             settles: VecDeque::new(),
+            with_effects: HashMap::new(),
             turns: FuturesUnordered::new(),
             peeks,
             wake: Wake::new(&store, options.queues.len(), &options.node),
@@ -340,7 +344,7 @@ impl Worker {
         if !ended.is_empty() {
             self.crowd.go_to(Instant::now());
         }
-        for Completion { id, token, outcome, usage, manifest_retry } in ended.drain(..) {
+        for Completion { id, token, outcome, usage, effects, manifest_retry } in ended.drain(..) {
             let Some(held) = self.held.remove(&id, &token) else {
                 self.totals.lost += 1;
                 continue;
@@ -351,8 +355,11 @@ impl Worker {
             self.mean_us += (wall_us - self.mean_us) / f64::from(self.n_measured);
             log_end(&held, &outcome, usage.wall_us);
             self.count_attempt(&held, &outcome, &usage);
-            let settle = settle::settle(&self.policy, &held, manifest_retry, &mut self.crowd, outcome, &usage);
+            let settle = settle::settle(&self.policy, &held, manifest_retry, &mut self.crowd, outcome, &usage, effects);
             if let Some(settle) = settle {
+                if !settle.effects.is_empty() {
+                    self.with_effects.insert(held.id.clone(), (held, manifest_retry));
+                }
                 self.settles.push_back(settle);
             }
         }
@@ -436,6 +443,9 @@ impl Worker {
                 self.redis_answered();
                 for (settle, settled) in settles.iter().zip(&turn.settled) {
                     self.count(settle, settled);
+                    if !settle.effects.is_empty() {
+                        self.effects_ended(settle, settled);
+                    }
                 }
                 if let Some((request, quotas)) = reserve {
                     let reservation = turn.reserved;
@@ -544,8 +554,26 @@ impl Worker {
     /// Ends an attempt that no executor was given.
     fn end_unrun(&mut self, held: &Held, outcome: Outcome) {
         let wish = RetryWish::default();
-        let settle = settle::settle(&self.policy, held, wish, &mut self.crowd, outcome, &Default::default());
+        let (usage, effects) = (Usage::default(), Effects::none());
+        let settle = settle::settle(&self.policy, held, wish, &mut self.crowd, outcome, &usage, effects);
         self.settles.extend(settle);
+    }
+
+    /// What becomes of an attempt whose effects could not be made: it ends as a failure with the reason.
+    fn effects_ended(&mut self, settle: &Settle, settled: &Settled) {
+        let Some((held, manifest_retry)) = self.with_effects.remove(&settle.id) else { return };
+        // The id may have been handed out again meanwhile.
+        if held.token != settle.token {
+            self.with_effects.insert(held.id.clone(), (held, manifest_retry));
+            return;
+        }
+        if let Settled::Refused(why) = settled {
+            let outcome = Outcome::Failed { message: format!("what it did could not be committed: {why}") };
+            log_end(&held, &outcome, 0);
+            let (usage, effects) = (Usage::default(), Effects::none());
+            let settle = settle::settle(&self.policy, &held, manifest_retry, &mut self.crowd, outcome, &usage, effects);
+            self.settles.extend(settle);
+        }
     }
 
     /// Extends the leases of the jobs that are held for longer than `age`; those that are lost are stopped.
@@ -581,6 +609,7 @@ impl Worker {
 
     async fn begin_drain(&mut self) {
         tracing::info!(held = self.held.len(), "draining");
+        self.held.ask_all();
         self.peeks.stop();
         for job in self.unknown.take() {
             if self.held.remove(&job.id, &job.token).is_some() {

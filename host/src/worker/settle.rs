@@ -35,6 +35,7 @@ pub(super) fn settle(
     crowd: &mut Crowd,
     outcome: Outcome,
     usage: &Usage,
+    effects: Effects,
 ) -> Option<Settle> {
     let wish = held.retry.or(manifest);
     let failures = held.attempts.saturating_add(1);
@@ -46,6 +47,18 @@ pub(super) fn settle(
         }
         let after = after.unwrap_or_else(|| wish.over(policy.retry).delay(failures, crowd.failed(), retry::chance()));
         End::Retry { attempts: failures, error: error.clone(), kind, after }
+    };
+    let effects = match &outcome {
+        Outcome::Done { .. } => effects,
+        // Of those that were stopped, one that came to its end when it was asked to has some.
+        Outcome::Retry { .. } | Outcome::Cancelled => effects.of_retry(),
+        // How it ended may rest on state that has changed: then it ends in another way.
+        Outcome::Failed { .. }
+        | Outcome::Rejected { .. }
+        | Outcome::TimedOut { .. }
+        | Outcome::Trapped { .. }
+        | Outcome::OutOfMemory { .. } => effects.of_failure(),
+        Outcome::Conflict | Outcome::LeaseLost => Effects::none(),
     };
     let end = match outcome {
         Outcome::Done { result } => {
@@ -72,7 +85,7 @@ pub(super) fn settle(
         token: held.token.clone(),
         end,
         fields,
-        effects: Effects::none(),
+        effects,
         digest: held.digest,
     })
 }
@@ -127,8 +140,16 @@ mod tests {
 
     fn end(attempts: u32, max_attempts: u32, outcome: Outcome) -> Option<End> {
         let policy = SettlePolicy { done_ttl: Duration::from_secs(1), retry: RetryPolicy::default() };
-        settle(&policy, &held(attempts, max_attempts), RetryWish::default(), &mut nobody(), outcome, &Usage::default())
-            .map(|settle| settle.end)
+        settle(
+            &policy,
+            &held(attempts, max_attempts),
+            RetryWish::default(),
+            &mut nobody(),
+            outcome,
+            &Usage::default(),
+            Effects::none(),
+        )
+        .map(|settle| settle.end)
     }
 
     #[test]
@@ -145,7 +166,7 @@ mod tests {
         let ends = |job: RetryWish, manifest: RetryWish, attempts: u32| {
             let held = Held::for_tests(JobId::from("j"), attempts, job);
             let outcome = Outcome::Failed { message: "no".into() };
-            settle(&policy, &held, manifest, &mut nobody(), outcome, &Usage::default()).unwrap()
+            settle(&policy, &held, manifest, &mut nobody(), outcome, &Usage::default(), Effects::none()).unwrap()
         };
         let most = |n: u32| RetryWish { max_attempts: Some(n), ..RetryWish::default() };
         assert!(matches!(ends(most(2), most(9), 1).end, End::Dlq { attempts: 2, .. }));
@@ -168,7 +189,7 @@ mod tests {
         let fields = |job: RetryWish| {
             let held = Held::for_tests(JobId::from("j"), 0, job);
             let outcome = Outcome::Failed { message: "no".into() };
-            settle(&policy, &held, manifest, &mut nobody(), outcome, &Usage::default()).unwrap().fields
+            settle(&policy, &held, manifest, &mut nobody(), outcome, &Usage::default(), Effects::none()).unwrap().fields
         };
         assert_eq!(fields(RetryWish::default()), [("max_attempts", b"9".to_vec())]);
         assert_eq!(fields(RetryWish { max_attempts: Some(4), ..RetryWish::default() }), []);
@@ -181,7 +202,15 @@ mod tests {
             let mut crowd = nobody();
             for _ in 0..1000 {
                 let held = held(attempts, 3);
-                let _ = settle(&policy, &held, RetryWish::default(), &mut crowd, outcome(), &Usage::default());
+                let _ = settle(
+                    &policy,
+                    &held,
+                    RetryWish::default(),
+                    &mut crowd,
+                    outcome(),
+                    &Usage::default(),
+                    Effects::none(),
+                );
             }
             crowd.failed()
         };

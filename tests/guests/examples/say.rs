@@ -15,6 +15,10 @@ fn run(job: Job<Raw>) -> Result<Raw, JobError> {
             eprint!("on stderr, without a line end");
         }
         "progress" => (0..=number).for_each(|n| progress::report((n * 50) as u8, format!("step {n}"))),
+        "calls" => (0..number).for_each(|n| {
+            log::info("a line of usual length for a log");
+            progress::report((n % 100) as u8, "half of it");
+        }),
         "lines" => (0..number).for_each(|n| log::info(format!("line {n}"))),
         "stderr" => (0..number).for_each(|n| eprintln!("{n:0>1023}")),
         "stderr and panic" | "flood" => {

@@ -20,6 +20,18 @@ fn main() {
             let bytes = vec![b'x'; number.parse().expect("a number")];
             let _ = std::io::stdout().write_all(&bytes);
         }
+        "code" => {
+            print!("so far");
+            eprintln!("leaving with {number}");
+            wasmhost_guest::exit(number.parse().expect("a number"));
+        }
+        #[cfg(target_env = "p2")]
+        "state" => {
+            let counter = wasmhost_guest::state::open(number).expect("a bucket");
+            let sum = counter.increment("n", 1).expect("a number");
+            let id = wasmhost_guest::jobs::enqueue("children", "echo", "hi").expect("a queue");
+            print!("{sum} {}", id.len());
+        }
         #[cfg(target_env = "p2")]
         "get" => match wasmhost_guest::http::get(number) {
             Ok(answer) => print!("{} {}", answer.status, answer.text()),

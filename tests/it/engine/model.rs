@@ -310,6 +310,7 @@ impl Game {
                 Settled::LeaseLost(Lost::NotInflight) => "not in flight",
                 Settled::LeaseLost(Lost::Expired) => "expired",
                 Settled::LeaseLost(Lost::Mismatch) => "another holder",
+                Settled::Conflict => "conflict",
                 Settled::Refused(_) => "refused",
             };
             self.saw(what, 1);

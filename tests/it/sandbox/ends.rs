@@ -98,6 +98,10 @@ fn the_exit_code_of_a_command_says_failed_or_retry() {
     assert_eq!(run("command-preview1", "exit 3").outcome, failed(3, 3));
     let retry = run("command-preview1", "exit 75").outcome;
     assert!(matches!(&retry, Outcome::Retry { after: None, reason } if reason.contains("75")), "{retry:?}");
+    let retry = run("command", "code 75").outcome;
+    assert!(matches!(&retry, Outcome::Retry { after: None, reason } if reason.contains("75")), "{retry:?}");
+    assert_eq!(run("command", "code 3").outcome, failed(3, 3));
+    assert_eq!(done(&run("command", "code 0")), "so far", "what is left in a buffer is not lost");
     // Libraries of WASI 0.2 pass on success or failure only, not the code.
     assert_eq!(run("command", "exit 75").outcome, failed(1, 75));
 }
@@ -105,9 +109,12 @@ fn the_exit_code_of_a_command_says_failed_or_retry() {
 #[test]
 fn a_command_finds_its_job_in_the_environment_and_nothing_else() {
     for guest in ["command", "command-preview1"] {
-        let call = Call { id: "job-1".to_owned(), attempt: 2, max_attempts: 5, ..Call::new("environment") };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let metadata = vec![pair("a", "one"), pair("b", "\"two\""), pair("a", "three")];
+        let call = Call { id: "job-1".to_owned(), attempt: 2, max_attempts: 5, metadata, ..Call::new("environment") };
         let text = done(&run_call(&load(&guests::wasm(guest)), call));
         assert!(text.contains("JOB_ID=job-1\n") && text.contains("JOB_ATTEMPT=2\n"), "{text}");
+        assert!(text.contains("JOB_METADATA={\"a\":\"three\",\"b\":\"\\\"two\\\"\"}\n"), "{text}");
         assert!(text.lines().all(|line| line.starts_with("JOB_")), "{text}");
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Where a guest's Wasm file is, under the target directory.
-const FILES: [(&str, &str); 12] = [
+const FILES: [(&str, &str); 13] = [
     ("echo", "wasm32-wasip2/guest/echo.wasm"),
     ("text-stats", "wasm32-wasip2/guest/text_stats.wasm"),
     ("torture", "wasm32-wasip2/guest/torture.wasm"),
@@ -16,6 +16,7 @@ const FILES: [(&str, &str); 12] = [
     ("say", "wasm32-wasip2/guest/examples/say.wasm"),
     ("end", "wasm32-wasip2/guest/examples/end.wasm"),
     ("fetch", "wasm32-wasip2/guest/examples/fetch.wasm"),
+    ("keep", "wasm32-wasip2/guest/examples/keep.wasm"),
     ("wait", "wasm32-wasip2/guest/examples/wait.wasm"),
     ("command", "wasm32-wasip2/guest/command.wasm"),
     ("command-preview1", "wasm32-wasip1/guest/command.wasm"),

@@ -92,7 +92,8 @@ impl Bench {
             node: "bench".to_owned(),
         };
         let io = tokio::runtime::Handle::current();
-        Ok(Arc::new(WasmExecutor::start_threads(sandbox, Arc::new(self.store.clone()), io, options)?))
+        let (code, state) = (Arc::new(self.store.clone()), Arc::new(self.store.clone()));
+        Ok(Arc::new(WasmExecutor::start_threads(sandbox, code, state, io, options)?))
     }
 
     /// Enqueues `n` jobs; answers how many in a second.

@@ -11,7 +11,8 @@
 --            F (dlq)      id, attempts, error, kind, reason, further
 --            L (release)  id, further
 --          further: empty, or a number of fields, name and value of each, effects (effects.lua)
--- Returns  for each settle: 0 applied, 1 repeated, 2 not in flight, 3 expired, 4 another holder, or a text: refused
+-- Returns  for each settle: 0 applied, 1 repeated, 2 not in flight, 3 expired, 4 another holder, 5 what it has read has
+--          changed (nothing of it was written, and the job waits again), or a text: refused
 
 -- The ends that are not `done`.
 parts.ends = function()
@@ -61,7 +62,35 @@ parts.ends = function()
     to_head(q, id, found[2])
   end
 
-  return { R = end_retry, F = end_dead, L = end_release }
+  -- Its state changed under it: it runs again, at once for the first times, then after pauses that double. The token
+  -- decides where in the pause, because chance begins anew with each script.
+  local CONFLICTS_AT_ONCE, PAUSE_MS, PAUSE_MS_MAX = 8, 5, 1000
+  local function end_conflict(q, id, token, digest)
+    local row = JOB .. id
+    local found = call('HMGET', row, 'deliveries', 'priority', 'conflicts')
+    local deliveries = tonumber(found[1] or 0) or 0
+    local n = (tonumber(found[3] or 0) or 0) + 1
+    local status, run_at = 'ready', '0'
+    if n <= CONFLICTS_AT_ONCE then
+      to_head(q, id, found[2])
+    else
+      local pause = math.min(PAUSE_MS_MAX, PAUSE_MS * 2 ^ math.min(n - CONFLICTS_AT_ONCE, 10))
+      local share = (tonumber(sub(redis.sha1hex(token .. id), 1, 4), 16) or 0) / 65536
+      local due_ms = now_ms + math.max(1, math.floor(pause * share))
+      local seconds, nanos = whole(math.floor(due_ms / 1000)), fmt('%03d', due_ms % 1000) .. sub(now_n, 4)
+      status, run_at = 'scheduled', seconds .. nanos
+      to_schedule(q, id, seconds, nanos)
+      if settings(q).key_order ~= 'strict' then
+        q.gone = q.gone or {}
+        q.gone[#q.gone + 1] = id
+      end
+    end
+    keep(digest, tonumber(now_s) + 3600)
+    write_end(row, nil, nil, 'status', status, 'run_at_nano', run_at, 'done_token', token, 'deliveries',
+      whole(math.max(0, deliveries - 1)), 'conflicts', whole(n))
+  end
+
+  return { R = end_retry, F = end_dead, L = end_release, conflict = end_conflict }
 end
 
 parts.settle = function()
@@ -120,10 +149,13 @@ parts.settle = function()
           answer = lost(q, row, id, token, is_done)
         end
         answer = answer or effects[n] and part('effects').obstacle(effects[n])
-        if answer then
+        if answer == CONFLICT then
+          answer = trouble(q) or CONFLICT
+        end
+        if answer and answer ~= CONFLICT then
           answers[n] = answer
         else
-          answers[n], accepted[row] = 0, token
+          answers[n], accepted[row] = answer or 0, token
           n_free = n_free + 1
           free[n_free] = id
         end
@@ -161,7 +193,9 @@ parts.settle = function()
         if firsts[n] then
           at = stops[n]
         end
-        if answers[n] == 0 then
+        if answers[n] == CONFLICT then
+          part('ends').conflict(q, ARGV[place + 1], token, digest)
+        elseif answers[n] == 0 then
           local id = ARGV[place + 1]
           if code == 'D' then
             end_done(q, id, place, token, ttl, firsts[n], lasts[n])
