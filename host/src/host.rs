@@ -69,12 +69,11 @@ pub struct Host {
 impl Host {
     /// Starts every service. Must be called inside a current-thread runtime: it becomes the I/O thread.
     ///
-    /// `compiler` is the program that compiles jumpscripts as a child process; normally this one. With `reload` a
-    /// changed configuration is taken on SIGHUP.
+    /// `compiler` is the program that compiles jumpscripts as a child process; normally this one.
     ///
     /// # Errors
     /// When Redis, the engine, the scripts folder or the private Redis cannot be used; nothing is left running.
-    pub async fn start(config: &Config, compiler: Compiler, reload: Option<Reload>) -> Result<Self, Error> {
+    pub async fn start(config: &Config, compiler: Compiler, extras: Extras) -> Result<Self, Error> {
         let embedded = if config.redis.is_embedded {
             Some(Embedded::start(&config.data).await.map_err(Error::Other)?)
         } else {
@@ -84,7 +83,7 @@ impl Host {
         if let Some(embedded) = &embedded {
             options.url.clone_from(&embedded.address().url);
         }
-        match Self::start_on(config, compiler, reload, &options).await {
+        match Self::start_on(config, compiler, extras, &options).await {
             Ok(host) => Ok(Self { embedded, ..host }),
             Err(error) => {
                 if let Some(embedded) = embedded {
@@ -98,19 +97,15 @@ impl Host {
     async fn start_on(
         config: &Config,
         compiler: Compiler,
-        reload: Option<Reload>,
+        extras: Extras,
         options: &store::Options,
     ) -> Result<Self, Error> {
         let store = Store::connect(StoreId::default(), options).await?.acting_as(&format!("node {}", config.node));
         refuse_on_cluster(config, &store)?;
         store.server_notes().iter().for_each(|note| tracing::warn!(note, "redis is usable, but"));
-        let mut sandbox_options = sandbox_options(config, compiler);
-        // Behind Sentinels and on a Cluster the configuration does not name every server.
-        let found = store.setup().servers.into_iter();
-        let found = found.map(|(host, port)| KeepOut { what: OWN_REDIS, host, port: Some(port) });
-        sandbox_options.http.keep_out.extend(found);
-        let sandbox = Sandbox::new(sandbox_options)?;
-        sandbox.notes().iter().for_each(|note| tracing::warn!(note, "engine is usable, but"));
+        let has_source_lines = extras.has_source_lines;
+        let sandbox =
+            sandbox_beside(&store, sandbox::Options { has_source_lines, ..sandbox_options(config, compiler) })?;
         let pool_size = sandbox.pool_size();
         let concurrency = config.concurrency.min(pool_size);
         if concurrency < config.concurrency {
@@ -119,8 +114,9 @@ impl Host {
         let executor = Arc::new(wasm_executor(config, sandbox, &store, &options.url, concurrency)?);
         let pulse = Arc::new(Pulse::new());
         let running = Arc::clone(&executor);
-        let worker =
+        let mut worker =
             Worker::new(store.clone(), executor.clone(), worker_options(config, concurrency), Arc::clone(&pulse));
+        extras.on_attempt.into_iter().for_each(|on_attempt| worker.tell_ends(on_attempt));
         let (stop_worker, worker_stopped) = watch::channel(false);
         let (stop_rest, rest_stopped) = watch::channel(false);
         let (tell_faults, file_faults) = watch::channel(Vec::new());
@@ -173,7 +169,7 @@ impl Host {
         if let Some(folder) = folder {
             services.start("scripts folder", |stopped| folder.run(stopped));
         }
-        if let Some(Reload { sources, level }) = reload {
+        if let Some(Reload { sources, level }) = extras.reload {
             let reloader = node::Reloader::new(config.clone(), sources, tell_limits, level)
                 .map_err(|error| Error::Other(format!("SIGHUP cannot be handled: {error}")))?;
             services.start("reloader", |stopped| reloader.run(stopped));
@@ -252,6 +248,17 @@ impl Host {
     }
 }
 
+/// What only some hosts have.
+#[derive(Default)]
+pub struct Extras {
+    /// A changed configuration is taken on SIGHUP.
+    pub reload: Option<Reload>,
+    /// Who shows each attempt that has ended.
+    pub on_attempt: Option<worker::OnAttempt>,
+    /// Whether backtraces name source lines, where the code has debug information.
+    pub has_source_lines: bool,
+}
+
 /// Where a changed configuration comes from, and what takes a new log level.
 #[derive(Debug)]
 pub struct Reload {
@@ -287,6 +294,16 @@ impl Services {
             name
         });
     }
+}
+
+/// The engine of a host that works on `store`, whose servers no jumpscript reaches.
+fn sandbox_beside(store: &Store, mut options: sandbox::Options) -> Result<Sandbox, Error> {
+    // Behind Sentinels and on a Cluster the configuration does not name every server.
+    let found = store.setup().servers.into_iter();
+    options.http.keep_out.extend(found.map(|(host, port)| KeepOut { what: OWN_REDIS, host, port: Some(port) }));
+    let sandbox = Sandbox::new(options)?;
+    sandbox.notes().iter().for_each(|note| tracing::warn!(note, "engine is usable, but"));
+    Ok(sandbox)
 }
 
 /// The guest threads. Must be called on the I/O thread, where code is fetched.

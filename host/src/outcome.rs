@@ -116,7 +116,7 @@ impl Outcome {
             Self::Trapped { message, backtrace } => with_backtrace(message.clone(), backtrace),
             Self::OutOfMemory { limit, backtrace } => with_backtrace(
                 format!(
-                    "needs more memory than the {} MiB it may have (`memory` in the manifest)",
+                    "needs more memory than the {} MiB it may have (`memory_mib` in the manifest)",
                     limit / (1024 * 1024)
                 ),
                 backtrace,

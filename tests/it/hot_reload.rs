@@ -10,6 +10,7 @@ use wasmhost::job::{JobId, JobState, NewJob};
 use wasmhost::jumpscript::Digest;
 use wasmhost::store::Store;
 
+use crate::dev::project;
 use crate::support::guests;
 use crate::support::program::{Host, Invocation, program};
 use crate::support::redis::{RedisServer, wait_until};
@@ -102,6 +103,8 @@ async fn dev_says_one_line_for_each_reload_and_the_other_commands_find_its_redis
 
     let submit = ["submit", "--type", "mine", "--payload", "echo me", "--wait", "--data", data];
     Invocation::new(submit).run().ok();
+    let ended = dev.wait_for_line("done ");
+    assert!(ended.contains(" mine  ") && ended.contains("cpu ") && ended.ends_with("echo me"), "{ended}");
     let next = variant(&code, "2");
     put(&folder.path().join("mine.wasm"), &next, false);
     dev.wait_for_line(&Digest::of(&next).short()[..8]);
@@ -110,5 +113,23 @@ async fn dev_says_one_line_for_each_reload_and_the_other_commands_find_its_redis
     let refused = dev.wait_for_line("refused ");
     assert!(refused.contains(".cwasm") && refused.contains("stays live"), "{refused}");
     Invocation::new(submit).run().ok();
+    assert_eq!(dev.stop(), 0);
+}
+
+#[tokio::test]
+async fn dev_shows_where_a_job_died_in_the_source_and_what_it_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().to_str().unwrap();
+    project(folder.path(), "dies", "eprintln!(\"so far so good\");\nlet n: Option<u8> = None;\nn.unwrap();");
+    let mut command = program();
+    command.args(["dev", "--data", data]).current_dir(folder.path());
+    let mut dev = Host::spawn(command);
+    dev.wait_for_line("reloaded dies ");
+    Invocation::new(["submit", "--type", "dies", "--max-attempts", "1", "--data", data]).run().ok();
+    let end = dev.wait_for_line("trapped ");
+    assert!(end.contains(" dies  ") && end.contains("panicked at src/main.rs:3:"), "{end}");
+    dev.wait_for_line("  | so far so good");
+    dev.wait_for_line("at main (src/main.rs:3:");
     assert_eq!(dev.stop(), 0);
 }

@@ -45,6 +45,12 @@ pub(super) fn has_color() -> bool {
     io::stdout().is_terminal() && wants_color(&environment())
 }
 
+/// Columns of the terminal; plenty when stdout is none.
+pub(super) fn width() -> usize {
+    const NO_TERMINAL: usize = 240;
+    terminal_size::terminal_size_of(io::stdout()).map_or(NO_TERMINAL, |(width, _)| usize::from(width.0).max(20))
+}
+
 /// Whether somebody is there to read a question and to answer it.
 pub(super) fn is_person_there() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()

@@ -137,7 +137,7 @@ fn retry_after(outcome: &Outcome) -> Option<Duration> {
 }
 
 /// Bytes in KiB, rounded up; whole MiB as such.
-fn kib(bytes: u64) -> String {
+pub(super) fn kib(bytes: u64) -> String {
     const MIB: u64 = 1024 * 1024;
     if bytes >= MIB && bytes.is_multiple_of(MIB) {
         format!("{} MiB", bytes / MIB)

@@ -11,7 +11,7 @@ use super::failure::FAILED;
 use super::{Failure, Global, print};
 use crate::clock::parse_duration;
 use crate::config::{Config, Given, Hardening, LogFormat, Queue, environment};
-use crate::host::{Host, Reload, own_compiler};
+use crate::host::{Extras, Host, Reload, own_compiler};
 use crate::permissions::HttpPattern;
 use crate::protocol::Protocol;
 use crate::telemetry;
@@ -113,7 +113,8 @@ pub(super) async fn run(global: Global, args: RunArgs) -> Result<ExitCode, Failu
     let config = Config::load(&sources)?;
     let level = telemetry::start(&config.log, &environment()).map_err(Failure::usage)?;
     config.notes.iter().for_each(|note| tracing::warn!(note, "configuration is usable, but"));
-    let host = Host::start(&config, own_compiler(), Some(Reload { sources, level: Some(level) })).await?;
+    let extras = Extras { reload: Some(Reload { sources, level: Some(level) }), ..Extras::default() };
+    let host = Host::start(&config, own_compiler(), extras).await?;
     until_stopped(host, &config).await
 }
 

@@ -71,7 +71,7 @@ pub(super) fn outcome(error: &Error, circumstances: &Circumstances) -> Outcome {
         Some(Trap::StackOverflow) => out_of_stack(&frames),
         // A guest with its stack at the bottom of the memory runs below address 0 when it recurses too deeply.
         Some(Trap::MemoryOutOfBounds) if recursing(&frames).is_some() => out_of_stack(&frames),
-        Some(trap) => format!("trapped: {trap}"),
+        Some(trap) => format!("trapped: {}", trap.to_string().trim_start_matches("wasm trap: ")),
         None => stopped_by_the_host(error),
     };
     Outcome::Trapped { message, backtrace }

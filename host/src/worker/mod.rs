@@ -166,7 +166,27 @@ pub struct Worker {
     signals: mpsc::Receiver<Signal>,
     /// The server's clock in milliseconds, and when it was read.
     server_clock: Option<(i64, Instant)>,
+    /// Who shows each attempt that has ended.
+    on_attempt: Option<OnAttempt>,
 }
+
+/// The end of one attempt, for whoever shows it.
+#[derive(Clone, Debug)]
+pub struct AttemptEnd {
+    /// The job.
+    pub id: JobId,
+    /// Its type; the producer's text.
+    pub job_type: String,
+    /// Which execution it was, from 1.
+    pub attempt: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it used; nothing when it never began.
+    pub usage: Usage,
+}
+
+/// Called on the I/O thread at the end of each attempt: it must return at once.
+pub type OnAttempt = Box<dyn Fn(AttemptEnd) + Send>;
 
 /// What a turn under way comes back with.
 struct TurnEnd {
@@ -225,9 +245,15 @@ impl Worker {
             faults: watch::Sender::new(Vec::new()),
             signals: wake::listen(store.subscribe()),
             server_clock: None,
+            on_attempt: None,
             store,
             options,
         }
+    }
+
+    /// Names who is told of each attempt that has ended.
+    pub fn tell_ends(&mut self, on_attempt: OnAttempt) {
+        self.on_attempt = Some(on_attempt);
     }
 
     /// What rides back with the answers of Redis about the published jumpscripts.
@@ -354,6 +380,7 @@ impl Worker {
             self.n_measured = (self.n_measured + 1).min(64);
             self.mean_us += (wall_us - self.mean_us) / f64::from(self.n_measured);
             log_end(&held, &outcome, usage.wall_us);
+            self.show_end(&held, &outcome, &usage);
             self.count_attempt(&held, &outcome, &usage);
             let settle = settle::settle(&self.policy, &held, manifest_retry, &mut self.crowd, outcome, &usage, effects);
             if let Some(settle) = settle {
@@ -548,7 +575,20 @@ impl Worker {
     fn reject(&mut self, held: &Held, why: &str) {
         let outcome = Outcome::Rejected { reason: why.to_owned() };
         log_end(held, &outcome, 0);
+        self.show_end(held, &outcome, &Usage::default());
         self.end_unrun(held, outcome);
+    }
+
+    fn show_end(&self, held: &Held, outcome: &Outcome, usage: &Usage) {
+        if let Some(on_attempt) = &self.on_attempt {
+            on_attempt(AttemptEnd {
+                id: held.id.clone(),
+                job_type: held.job_type.clone(),
+                attempt: held.attempts.saturating_add(1),
+                outcome: outcome.clone(),
+                usage: usage.clone(),
+            });
+        }
     }
 
     /// Ends an attempt that no executor was given.

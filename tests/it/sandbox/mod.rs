@@ -11,6 +11,7 @@ mod http_limits;
 mod limits;
 mod residue;
 mod says;
+mod texts;
 mod tiers;
 mod torture;
 

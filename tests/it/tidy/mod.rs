@@ -14,7 +14,7 @@ const FILE_LINES_MAX: usize = 700;
 const FUNCTION_LINES_MAX: usize = 100;
 
 /// Outside packages that one folder alone may name, and what they are called in code.
-const ONE_FOLDER: [(&str, &[&str]); 15] = [
+const ONE_FOLDER: [(&str, &[&str]); 16] = [
     ("redis", &["store"]),
     ("wasmtime", &["sandbox"]),
     ("wasmtime_wasi", &["sandbox"]),
@@ -31,6 +31,7 @@ const ONE_FOLDER: [(&str, &[&str]); 15] = [
     ("regex", &["cli"]),
     ("similar", &["cli"]),
     ("toml_edit", &["cli"]),
+    ("terminal_size", &["cli"]),
 ];
 
 /// Parts of Redis keys. A text without spaces that has one of them is a key.
