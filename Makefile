@@ -2,11 +2,11 @@
 # The paths below target/ are promised to readers, so the folder cannot be moved.
 unexport CARGO_TARGET_DIR
 
-.PHONY: help setup build demo test torture lint bench bench-peers bench-scale audit
+.PHONY: help setup build demo test torture lint bench bench-peers bench-reload bench-scale audit
 .DEFAULT_GOAL := help
 
 help: ## This list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-11s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 setup: ## Install what the tests need (redis-server, Wasm targets, compilers of other languages into target/tools)
 	@.ci/setup test
@@ -31,6 +31,7 @@ test: setup lint ## Everything that must hold before a change is taken; REDIS_AD
 
 torture: setup build ## The engine against its model and under faults, about 40 minutes; CAMPAIGN=kill plays one of the campaigns alone
 	$(if $(CAMPAIGN),,MODEL_SEQUENCES=20000 cargo test --package wasmhost --test it engine::model -- --nocapture)
+	$(if $(CAMPAIGN),,BAD_WASM_AT_LENGTH=1 cargo test --package wasmhost --test it bad_wasm::files::w1 -- --nocapture)
 	CAMPAIGN='$(CAMPAIGN)' WASMHOST_PROGRAM='$(CURDIR)/target/release/wasmhost' cargo test --package wasmhost --test it torture::at_length -- --ignored --nocapture
 
 bench: setup build ## Measure the sandbox, the queue and HTTP; tables here, figures in target/bench
@@ -40,6 +41,9 @@ bench: setup build ## Measure the sandbox, the queue and HTTP; tables here, figu
 
 bench-scale: setup build ## Measure queues with a million due, scheduled and dead jobs; figures in target/bench/scale.json
 	target/release/wasmhost bench --scale
+
+bench-reload: setup build ## Measure how soon new code is live, warm starts and runaway guests; figures in target/bench/reload.json
+	target/release/wasmhost bench --reload
 
 bench-peers: ## Measure other job queues and ours in turn; one table here, figures in target/bench/peers.json
 	@.ci/setup bench-peers

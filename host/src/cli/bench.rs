@@ -4,16 +4,18 @@
 //! of a sort up to 5,000 jobs of another queue are drained, which do not count. The native handler shows what the queue
 //! alone costs: it is an executor that nothing but this command uses. Limits by key are measured beside drains without
 //! them, jobs of another system beside ours; `--scale` measures queues with a million rows instead, `--http` submitting
-//! over HTTP.
+//! over HTTP, `--reload` how soon new code is live.
 
 mod adopted;
 mod costs;
 mod drain;
+mod endless;
 mod http;
 mod idle;
 mod latency;
 mod limits;
 mod machine;
+mod reload;
 mod report;
 mod scale;
 
@@ -75,6 +77,15 @@ pub(super) struct BenchArgs {
     /// Measure submitting over HTTP instead
     #[arg(long, conflicts_with_all = ["append_only", "brief", "scale"])]
     http: bool,
+    /// Measure how soon new code is live instead, swaps under load, a warm start, and guests without end
+    #[arg(long, conflicts_with_all = ["append_only", "brief", "scale", "http"])]
+    reload: bool,
+    /// A jumpscript in JavaScript that answers anything, measured beside the other with --reload
+    #[arg(long, value_name = "FILE", requires = "reload")]
+    javascript: Option<PathBuf>,
+    /// Attempts that are stopped at their deadlines with --reload
+    #[arg(long, value_name = "N", default_value_t = 10_000, requires = "reload", value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    time_outs: u32,
     /// Rows of each sort with --scale
     #[arg(long, value_name = "N", default_value_t = 1_000_000, requires = "scale", value_parser = clap::value_parser!(u64).range(50_000..=20_000_000))]
     rows: u64,
@@ -127,7 +138,12 @@ struct AppendOnly {
 
 /// Runs the command.
 pub(super) async fn run(global: Global, args: BenchArgs) -> Result<ExitCode, Failure> {
-    let alone = [("--append-only", args.append_only), ("--scale", args.scale), ("--http", args.http)];
+    let alone = [
+        ("--append-only", args.append_only),
+        ("--scale", args.scale),
+        ("--http", args.http),
+        ("--reload", args.reload),
+    ];
     if let (Some(_), Some((flag, _))) = (&global.redis, alone.iter().find(|(_, is_given)| *is_given)) {
         return Err(Failure::usage(format!("{flag} changes a private Redis only, and --redis names another"))
             .hint("leave one of them out; the Redis of --redis is measured as it is configured"));
@@ -136,6 +152,8 @@ pub(super) async fn run(global: Global, args: BenchArgs) -> Result<ExitCode, Fai
     let wasm = || read_file(&script_file(args.script.as_deref())?, WASM_BYTES_MAX);
     let result = if args.http {
         run_http(&global, &args, &data).await
+    } else if args.reload {
+        run_reload(&global, &args, &wasm()?, &data).await
     } else if args.scale {
         run_scale(&global, &args, &wasm()?, &data).await
     } else {
@@ -165,6 +183,18 @@ async fn run_http(global: &Global, args: &BenchArgs, data: &Path) -> Result<(), 
     let result = result.await;
     embedded.stop().await;
     report::http(global.output, &result?)
+}
+
+async fn run_reload(global: &Global, args: &BenchArgs, wasm: &[u8], data: &Path) -> Result<(), Failure> {
+    let javascript = args.javascript.as_deref().map(|file| read_file(file, WASM_BYTES_MAX)).transpose()?;
+    let embedded = Embedded::start(data).await.map_err(|text| Failure::from_text(&text))?;
+    let result = async {
+        let bench = bench(args, &embedded.address().url).await?;
+        bench.reload(data, wasm, javascript.as_deref(), args.time_outs as usize).await
+    };
+    let result = result.await;
+    embedded.stop().await;
+    report::reload(global.output, &result?)
 }
 
 async fn run_scale(global: &Global, args: &BenchArgs, wasm: &[u8], data: &Path) -> Result<(), Failure> {

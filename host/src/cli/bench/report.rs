@@ -5,8 +5,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::drain::BULK;
+use super::endless::Endless;
 use super::http::{self, HttpFigures};
 use super::limits::Limits;
+use super::reload::{self, ReloadFigures};
 use super::scale::{self, Case, ScaleFigures};
 use super::{FIGURES, Figures, costs, idle, latency, limits};
 use crate::cli::{Failure, Output, print};
@@ -148,6 +150,62 @@ pub(super) fn http(output: Output, figures: &HttpFigures) -> Result<(), Failure>
             f.bulk_jobs_per_s, f.bulk_jobs_per_s_4_clients, f.bulk_host_us_per_job
         ));
         print::line(&format!("single                 p50 {:.3} ms, p99 {:.3} ms", f.single_ms_p50, f.single_ms_p99));
+        print::line(&format!("others on this machine {:.2} cores", f.others_cores));
+    })
+}
+
+/// Milliseconds from a new file to the first answer of its code: Rust, JavaScript.
+const RELOAD_MS_TARGETS: (f64, f64) = (150.0, 500.0);
+/// Milliseconds of a warm start.
+const WARM_START_MS_TARGET: f64 = 100.0;
+/// Megabytes that ten thousand time-outs may leave behind: what an allocator keeps.
+const TIME_OUTS_MEMORY_MB_TARGET: f64 = 8.0;
+
+pub(super) fn reload(output: Output, figures: &ReloadFigures) -> Result<(), Failure> {
+    let f = figures;
+    let e = &f.endless;
+    let row = |what: String, measured: f64, target: f64, unit: &str, digits: usize| {
+        let is_met = if measured <= target { "met" } else { "missed" };
+        [what, format!("{measured:.digits$} {unit}"), format!("{target:.0} {unit}"), is_met.to_owned()]
+    };
+    write(output, f, reload::FIGURES, || {
+        let reloaded = |name: &str| format!("new file to first answer, {name}, median");
+        let mut rows = vec![row(reloaded("Rust"), f.rust_ms_p50, RELOAD_MS_TARGETS.0, "ms", 0)];
+        rows.extend(f.javascript_ms_p50.map(|ms| row(reloaded("JavaScript"), ms, RELOAD_MS_TARGETS.1, "ms", 0)));
+        #[expect(clippy::cast_precision_loss, reason = "small counts")]
+        rows.extend([
+            row(
+                format!("failed of {} jobs, {} swaps", f.swap_jobs, f.swaps),
+                f.swap_jobs_failed as f64,
+                0.0,
+                "jobs",
+                0,
+            ),
+            row(
+                format!("warm start with {} jumpscripts", f.warm_start_scripts),
+                f.warm_start_ms_p50,
+                WARM_START_MS_TARGET,
+                "ms",
+                1,
+            ),
+            row(
+                "guest without end, past its deadline, worst".to_owned(),
+                e.overrun_ms_max,
+                Endless::overrun_ms_target(),
+                "ms",
+                1,
+            ),
+            row(
+                format!("memory left by {} time-outs", e.time_outs),
+                e.time_outs_memory_mb,
+                TIME_OUTS_MEMORY_MB_TARGET,
+                "MB",
+                1,
+            ),
+            row("descriptors left by them".to_owned(), e.time_outs_descriptors as f64, 0.0, "files", 0),
+        ]);
+        print::table(["", "MEASURED", "AT MOST", ""], rows);
+        print::line(&format!("slowest new file       {:.0} ms", f.rust_ms_max));
         print::line(&format!("others on this machine {:.2} cores", f.others_cores));
     })
 }
