@@ -7,6 +7,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::config::environment;
+use crate::job::visible_json;
 use crate::telemetry::wants_color;
 
 /// Writes a line to stdout. A reader that has gone away ends the program quietly: it has seen what it wanted.
@@ -22,7 +23,7 @@ pub(super) fn bytes(bytes: &[u8]) {
 /// Writes a value as JSON, readable, to stdout.
 pub(super) fn json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => line(&text),
+        Ok(text) => line(&visible_json(&text)),
         Err(error) => note(&format!("error: the result cannot be written as JSON: {error}")),
     }
 }
@@ -30,7 +31,7 @@ pub(super) fn json(value: &impl Serialize) {
 /// Writes a value as one line of JSON to stdout.
 pub(super) fn json_line(value: &impl Serialize) {
     match serde_json::to_string(value) {
-        Ok(text) => line(&text),
+        Ok(text) => line(&visible_json(&text)),
         Err(error) => note(&format!("error: the result cannot be written as JSON: {error}")),
     }
 }

@@ -96,6 +96,10 @@ impl Log {
         if matches!(source, Source::Stderr) {
             lines.last_words.push(bytes);
         }
+        // Nobody hears any more of it: a flood of gigabytes costs no more than its copies.
+        if lines.is_cut {
+            return;
+        }
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             lines.append(source, &rest[..end]);

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Where a guest's Wasm file is, under the target directory.
-const FILES: [(&str, &str); 13] = [
+const FILES: [(&str, &str); 14] = [
     ("echo", "wasm32-wasip2/guest/echo.wasm"),
     ("text-stats", "wasm32-wasip2/guest/text_stats.wasm"),
     ("torture", "wasm32-wasip2/guest/torture.wasm"),
@@ -17,6 +17,7 @@ const FILES: [(&str, &str); 13] = [
     ("end", "wasm32-wasip2/guest/examples/end.wasm"),
     ("fetch", "wasm32-wasip2/guest/examples/fetch.wasm"),
     ("keep", "wasm32-wasip2/guest/examples/keep.wasm"),
+    ("lie", "wasm32-wasip2/guest/examples/lie.wasm"),
     ("wait", "wasm32-wasip2/guest/examples/wait.wasm"),
     ("command", "wasm32-wasip2/guest/command.wasm"),
     ("command-preview1", "wasm32-wasip1/guest/command.wasm"),
