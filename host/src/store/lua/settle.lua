@@ -54,11 +54,16 @@ parts.ends = function()
     keep(digest, tonumber(now_s) + DLQ_DAYS * 86400)
   end
 
+  -- Hand-outs without one that does not count.
+  local function without_this(found)
+    local deliveries = tonumber(found or 0) or 0
+    return whole(math.max(0, deliveries - 1))
+  end
+
   local function end_release(q, id, _, token, _, first, last)
     local row = JOB .. id
     local found = call('HMGET', row, 'deliveries', 'priority')
-    local deliveries = tonumber(found[1] or 0) or 0
-    write_end(row, first, last, 'status', 'ready', 'done_token', token, 'deliveries', whole(math.max(0, deliveries - 1)))
+    write_end(row, first, last, 'status', 'ready', 'done_token', token, 'deliveries', without_this(found[1]))
     to_head(q, id, found[2])
   end
 
@@ -68,7 +73,6 @@ parts.ends = function()
   local function end_conflict(q, id, token, digest)
     local row = JOB .. id
     local found = call('HMGET', row, 'deliveries', 'priority', 'conflicts')
-    local deliveries = tonumber(found[1] or 0) or 0
     local n = (tonumber(found[3] or 0) or 0) + 1
     local status, run_at = 'ready', '0'
     if n <= CONFLICTS_AT_ONCE then
@@ -87,7 +91,7 @@ parts.ends = function()
     end
     keep(digest, tonumber(now_s) + 3600)
     write_end(row, nil, nil, 'status', status, 'run_at_nano', run_at, 'done_token', token, 'deliveries',
-      whole(math.max(0, deliveries - 1)), 'conflicts', whole(n))
+      without_this(found[1]), 'conflicts', whole(n))
   end
 
   return { R = end_retry, F = end_dead, L = end_release, conflict = end_conflict }
