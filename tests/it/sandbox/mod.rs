@@ -8,6 +8,7 @@ mod deaths;
 mod ends;
 mod http;
 mod http_limits;
+mod interpreters;
 mod limits;
 mod residue;
 mod says;

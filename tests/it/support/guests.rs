@@ -6,7 +6,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Where a guest's Wasm file is, under the target directory.
-const FILES: [(&str, &str); 14] = [
+const FILES: [(&str, &str); 15] = [
+    ("rhai", "wasm32-wasip2/guest/rhai_interpreter.wasm"),
     ("echo", "wasm32-wasip2/guest/echo.wasm"),
     ("text-stats", "wasm32-wasip2/guest/text_stats.wasm"),
     ("torture", "wasm32-wasip2/guest/torture.wasm"),
@@ -36,6 +37,26 @@ pub fn wasm(name: &str) -> Vec<u8> {
     fs::read(path(name)).unwrap()
 }
 
+/// The Wasm file of an interpreter of `scripts/`, or which compiler is not installed. Built once, whoever asks first;
+/// what is there is taken as long as it is younger than its sources.
+pub fn interpreter(name: &str) -> Result<Vec<u8>, String> {
+    if name == "rhai" {
+        return Ok(wasm(name));
+    }
+    let folder = target().join("interpreters");
+    fs::create_dir_all(&folder).unwrap();
+    let lock = File::create(target().join("guests.lock")).unwrap();
+    lock.lock().unwrap();
+    let file = folder.join(format!("{name}.wasm"));
+    let output = Command::new(root().join("scripts").join(name).join("build")).arg(&file).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(0) => Ok(fs::read(file).unwrap()),
+        Some(3) => Err(said.into_owned()),
+        _ => panic!("the interpreter `{name}` does not build:\n{said}"),
+    }
+}
+
 /// Every guest's name.
 pub fn names() -> impl Iterator<Item = &'static str> {
     FILES.iter().map(|(name, _)| *name)
@@ -56,7 +77,7 @@ fn build() {
     let lock = File::create(target().join("guests.lock")).unwrap();
     lock.lock().unwrap();
     let scripts = ["-p", "wasmhost-script-echo", "-p", "wasmhost-script-text-stats", "-p", "wasmhost-script-torture"];
-    let components = [scripts.as_slice(), &["-p", "hello"]].concat();
+    let components = [scripts.as_slice(), &["-p", "hello", "-p", "wasmhost-script-rhai"]].concat();
     let guests = ["-p", "wasmhost-test-guests", "--lib", "--bins", "--examples"];
     cargo("wasm32-wasip2", &[components.as_slice(), &guests].concat());
     cargo("wasm32-wasip1", &["-p", "wasmhost-test-guests", "--bins"]);
