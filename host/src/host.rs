@@ -8,6 +8,7 @@
 //! ends with an error; nothing half-alive keeps its place in the fleet.
 
 mod past;
+mod source;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -22,7 +23,7 @@ use crate::config::{self, Config, Sources};
 use crate::executor::wasm::{WasmExecutor, WasmOptions};
 use crate::http;
 use crate::job::{StoreId, visible};
-use crate::jumpscript::{self, Digest, Manifest, ScriptName};
+use crate::jumpscript::{self, Digest, Kind, Manifest, ScriptName};
 use crate::maintenance::Maintenance;
 use crate::node;
 use crate::permissions::KeepOut;
@@ -36,6 +37,7 @@ use crate::telemetry::LevelHandle;
 use crate::worker::{self, Worker};
 
 pub use self::past::Back;
+pub use self::source::shipped_interpreter;
 
 /// How long a job of an unknown type waits for its jumpscript.
 pub const UNKNOWN_TYPE_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
@@ -57,6 +59,7 @@ pub enum Error {
 /// A running host.
 pub struct Host {
     store: Store,
+    publisher: StorePublisher,
     services: JoinSet<&'static str>,
     stop_worker: watch::Sender<bool>,
     stop_rest: watch::Sender<bool>,
@@ -111,6 +114,7 @@ impl Host {
         if concurrency < config.concurrency {
             tracing::warn!(asked = config.concurrency, concurrency, "concurrency lowered to the pool's size");
         }
+        let publisher = StorePublisher::new(store.clone()).checking(sandbox.clone());
         let executor = Arc::new(wasm_executor(config, sandbox, &store, &options.url, concurrency)?);
         let pulse = Arc::new(Pulse::new());
         let running = Arc::clone(&executor);
@@ -123,10 +127,8 @@ impl Host {
         let list_faults = bridge::Faults::default();
         let (tell_limits, limits) = watch::channel(config.health);
 
-        let folder = match &config.scripts {
-            Some(folder) => Some(scripts_folder(folder, &store, tell_faults)?),
-            None => None,
-        };
+        let folder = config.scripts.as_deref();
+        let folder = folder.map(|folder| scripts_folder(folder, publisher.clone(), tell_faults)).transpose()?;
         let restorer = folder.as_ref().map(ScriptsFolder::restorer);
         let (watchdog, health, board) = node::services(node::Params {
             store: store.clone(),
@@ -181,6 +183,7 @@ impl Host {
         let worker_done = tokio::spawn(worker.run(worker_stopped));
         Ok(Self {
             store,
+            publisher,
             services: services.tasks,
             stop_worker,
             stop_rest,
@@ -195,6 +198,12 @@ impl Host {
     #[must_use]
     pub const fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Who publishes into its store.
+    #[must_use]
+    pub fn publisher(&self) -> StorePublisher {
+        self.publisher.clone()
     }
 
     /// Where its private Redis is, when it has one.
@@ -338,14 +347,18 @@ async fn http_server(
 }
 
 /// The service of the scripts folder, which tells its faults to the health checks.
-fn scripts_folder(folder: &Path, store: &Store, faults: watch::Sender<Vec<String>>) -> Result<ScriptsFolder, Error> {
+fn scripts_folder(
+    folder: &Path,
+    publisher: StorePublisher,
+    faults: watch::Sender<Vec<String>>,
+) -> Result<ScriptsFolder, Error> {
     let on_state = move |state: &scripts_folder::State| {
         let told = state.faults.values().cloned().collect::<Vec<_>>();
         faults.send_if_modified(|old| std::mem::replace(old, told.clone()) != told);
     };
     ScriptsFolder::new(Params {
         folder: folder.to_owned(),
-        publisher: Arc::new(StorePublisher::new(store.clone())),
+        publisher: Arc::new(publisher),
         on_state: Arc::new(on_state),
         options: crate::watch::Options::default(),
     })
@@ -473,40 +486,53 @@ pub(crate) fn guest_threads(redis_url: &str) -> NonZeroUsize {
 }
 
 /// Publishes files into the store, after the sandbox has looked at them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StorePublisher {
     store: Store,
+    /// Where scripts' texts are read by their interpreters.
+    sandbox: Option<Sandbox>,
 }
 
 impl StorePublisher {
     /// Publishes into `store`.
     #[must_use]
     pub const fn new(store: Store) -> Self {
-        Self { store }
+        Self { store, sandbox: None }
+    }
+
+    /// Has the interpreters in `sandbox` read a script's text before it is published.
+    #[must_use]
+    pub fn checking(self, sandbox: Sandbox) -> Self {
+        Self { sandbox: Some(sandbox), ..self }
     }
 
     async fn publish(&self, candidate: Candidate, how: How) -> Result<Published, PublishError> {
         let file = visible(&candidate.file);
         let refused = |text: String| PublishError::Refused(format!("`{file}`: {text}"));
-        let wasm = match &candidate.manifest {
-            Some(text) => {
-                Manifest::parse(text).map_err(refused)?;
-                // The digest covers the manifest: what was agreed to is what runs.
-                jumpscript::embed_manifest(&candidate.wasm, text)
+        let (wasm, kind, manifest) = match self.source(&candidate).await? {
+            Some(source) => (source.encode(), Kind::Source, source.manifest().map_err(refused)?),
+            None => {
+                let wasm = match &candidate.manifest {
+                    Some(text) => {
+                        Manifest::parse(text).map_err(refused)?;
+                        // The digest covers the manifest: what was agreed to is what runs.
+                        jumpscript::embed_manifest(&candidate.wasm, text)
+                    }
+                    None => candidate.wasm,
+                };
+                let inspection = Sandbox::inspect(&wasm).map_err(|error| match error.hint() {
+                    Some(hint) => refused(format!("{error}\nhint: {hint}")),
+                    None => refused(error.to_string()),
+                })?;
+                (wasm, inspection.kind, inspection.manifest.unwrap_or_default())
             }
-            None => candidate.wasm,
         };
-        let inspection = Sandbox::inspect(&wasm).map_err(|error| match error.hint() {
-            Some(hint) => refused(format!("{error}\nhint: {hint}")),
-            None => refused(error.to_string()),
-        })?;
-        let manifest = inspection.manifest.unwrap_or_default();
         manifest.check().map_err(refused)?;
         let organization = manifest.organization.as_deref().unwrap_or(jumpscript::OWN_ORGANIZATION);
         let name = manifest.name.as_deref().unwrap_or(&candidate.default_name);
         let name = ScriptName::new(organization, name).map_err(refused)?;
         let version = manifest.version.clone().unwrap_or_default();
-        let script = NewJumpscript { name: name.clone(), kind: inspection.kind, manifest };
+        let script = NewJumpscript { name: name.clone(), kind, manifest };
         let digest = Digest::of(&wasm);
         let published = self.store.publish(&script, &wasm, how).await;
         let published = published.map_err(|error| PublishError::of_store(&file, &error))?;

@@ -1,7 +1,11 @@
 //! A jumpscript: Wasm code plus its manifest, published under `organization/name`, addressed by its SHA-256 digest.
 //!
+//! A script's text is one too: `source`.
+//!
 //! Invariant: nothing here touches Redis or the engine; the record is the JSON that lies in `workers:jumpscripts:id`
 //! and `:name` (JumpScale's fields and ours), and it never carries the code.
+
+mod source;
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +17,8 @@ use sha2::{Digest as _, Sha256};
 use crate::job::visible;
 use crate::permissions::Permissions;
 use crate::retry::RetryWish;
+
+pub use source::{LANGUAGES, Language, SOURCE_BYTES_MAX, Source};
 
 /// The organization of the jumpscripts that ship with wasmhost, and of a type without one.
 pub const OWN_ORGANIZATION: &str = "wasmhost";
@@ -92,6 +98,8 @@ pub enum Kind {
     Component,
     /// A WASI command, preview 1 or 2: payload on stdin, result on stdout.
     Command,
+    /// A text that an interpreter, itself a component, runs.
+    Source,
 }
 
 impl Kind {
@@ -101,6 +109,7 @@ impl Kind {
         match self {
             Self::Component => "component",
             Self::Command => "command",
+            Self::Source => "source",
         }
     }
 }
@@ -414,6 +423,9 @@ pub struct Jumpscript {
     pub enable: bool,
     /// What the file is.
     pub kind: Kind,
+    /// The jumpscript that runs it, for kind `source`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interpreter: Option<String>,
     /// The address of the code in `workers:jumpscripts:wasm`.
     pub digest: Digest,
     /// Bytes of the Wasm file.

@@ -82,6 +82,7 @@ fn of_hosts_and_jobs() -> Vec<Row> {
         ("linear memory of a job", mib(config::MEMORY_MIB), "stopped", "limits.memory_mib"),
         ("record and result of a finished job", time(config::DONE_TTL), "removed", "limits.done_ttl"),
         ("Wasm file", bytes(jumpscript::WASM_BYTES_MAX), "refused at publish", ""),
+        ("text of a script", bytes(jumpscript::SOURCE_BYTES_MAX), "refused at publish", ""),
         ("manifest", bytes(jumpscript::MANIFEST_BYTES_MAX), "refused at publish", ""),
         (
             "jobs that run at once, for each core",

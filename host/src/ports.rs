@@ -65,6 +65,12 @@ impl JobSink for NoSink {
 
 /// Where the code of jumpscripts lies.
 pub trait CodeSource: Send + Sync {
+    /// The digest of what is published under `organization/name`.
+    ///
+    /// # Errors
+    /// As [`CodeSource::fetch`].
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Digest>, String>>;
+
     /// The Wasm bytes of a digest, checked against it; `None` when they are not there.
     ///
     /// # Errors
@@ -157,7 +163,7 @@ impl Default for Pulse {
 pub struct Candidate {
     /// What the file is called in messages: its name without folders.
     pub file: String,
-    /// Its bytes, read whole.
+    /// Its bytes, read whole; the text of a script, when `file` has the ending of a language.
     pub wasm: Vec<u8>,
     /// The text of the `jumpscript.toml` beside it; the section inside the file counts when there is none.
     pub manifest: Option<String>,

@@ -22,6 +22,7 @@ mod replay;
 mod sandbox;
 mod scripts_folder;
 mod servers;
+mod sources;
 mod state;
 mod steering;
 mod support;

@@ -14,7 +14,7 @@ use super::run::{some, until_stopped};
 use super::{Failure, Global, print};
 use crate::config::{Given, environment};
 use crate::dev::{Dev, Event, Params};
-use crate::host::{Extras, Host, StorePublisher, own_compiler};
+use crate::host::{Extras, Host, own_compiler};
 use crate::job::{visible, visible_lines};
 use crate::outcome::Outcome;
 use crate::permissions::HttpPattern;
@@ -70,7 +70,7 @@ pub(super) async fn run(global: Global, args: DevArgs) -> Result<ExitCode, Failu
         print::note(&format!("http on http://{address}"));
     }
     let (outbox, mut events) = mpsc::channel(64);
-    let publisher = Arc::new(StorePublisher::new(host.store().clone()));
+    let publisher = Arc::new(host.publisher());
     let (stop, is_stopped) = watch::channel(false);
     let dev = match Dev::new(Params { folder: args.folder, publisher, events: outbox }) {
         Ok(dev) => tokio::spawn(dev.run(is_stopped)),

@@ -16,15 +16,18 @@ use super::{Failure, Global, print, profile};
 use crate::clock::{Timestamp, parse_duration};
 use crate::config::Given;
 use crate::job::{JobId, PAYLOAD_BYTES_MAX};
-use crate::jumpscript::{MANIFEST_FILE, WASM_BYTES_MAX};
+use crate::jumpscript::{Language, MANIFEST_FILE, WASM_BYTES_MAX};
 use crate::permissions::HttpPattern;
 use crate::sandbox::{Call, MEMORY_BYTES_MAX};
 
 /// Arguments of `wasmhost exec`.
 #[derive(Debug, Args)]
 pub(super) struct ExecArgs {
-    /// The Wasm file: a jumpscript component, or a WASI command
+    /// The file: a jumpscript component, a WASI command, or a script (.rhai, .js, .py)
     file: PathBuf,
+    /// The Wasm file of the interpreter of a script [default: the one that ships beside this program]
+    #[arg(long, value_name = "FILE")]
+    interpreter: Option<PathBuf>,
     /// The payload: text, @FILE, or - for stdin
     #[arg(long, value_name = "TEXT|@FILE|-", conflicts_with = "payload_file")]
     payload: Option<String>,
@@ -57,7 +60,12 @@ pub(super) async fn run(global: Global, args: ExecArgs) -> Result<ExitCode, Fail
     let config = global.load(Given { allow_http: some(args.allow_http), ..global.given() })?;
     config.notes.iter().for_each(|note| print::note(&format!("warning: {note}")));
     let local = Local::new(&config, memory_bytes_max)?;
-    let code = local.load(&wasm)?;
+    let code = match Language::of(&args.file) {
+        Some(language) => {
+            local.load_text(language, super::publish::candidate(&args.file)?, args.interpreter.as_deref())?
+        }
+        None => local.load(&wasm)?,
+    };
     let manifest = code.script.manifest();
 
     let now = Timestamp::now();

@@ -1,6 +1,6 @@
 //! `wasmhost inspect`: what a Wasm file is, without running it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -9,13 +9,13 @@ use serde::Serialize;
 use super::exec::read_file;
 use super::{Failure, Global, Output, print};
 use crate::job::visible;
-use crate::jumpscript::{Digest, Kind, Manifest, WASM_BYTES_MAX};
+use crate::jumpscript::{Digest, Kind, Language, Manifest, Source, WASM_BYTES_MAX};
 use crate::sandbox::{Inspection, Sandbox};
 
 /// Arguments of `wasmhost inspect`.
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// The Wasm file
+    /// The Wasm file, or a script (.rhai, .js, .py)
     file: PathBuf,
 }
 
@@ -31,6 +31,9 @@ struct Shape<'a> {
 
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &InspectArgs) -> Result<ExitCode, Failure> {
+    if let Some(language) = Language::of(&args.file) {
+        return text(global, language, &args.file);
+    }
     let wasm = read_file(&args.file, WASM_BYTES_MAX)?;
     let inspection = Sandbox::inspect(&wasm)?;
     if global.output == Output::Json {
@@ -44,6 +47,34 @@ pub(super) fn run(global: &Global, args: &InspectArgs) -> Result<ExitCode, Failu
         });
     } else {
         print_text(&inspection);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A script: what would be published.
+fn text(global: &Global, language: &Language, file: &Path) -> Result<ExitCode, Failure> {
+    let candidate = super::publish::candidate(file)?;
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let wrong = |text: String| Failure::new(format!("`{}`: {text}", file.display()));
+    let source = Source::new(language, &name, candidate.wasm, candidate.manifest.as_deref()).map_err(wrong)?;
+    let manifest = source.manifest().map_err(wrong)?;
+    let digest = Digest::of(&source.encode());
+    if global.output == Output::Json {
+        print::json(&serde_json::json!({
+            "kind": Kind::Source, "digest": digest, "size": source.text.len(),
+            "interpreter": source.interpreter.to_string(), "manifest": manifest,
+        }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    print::line(&format!("kind         {}", Kind::Source));
+    print::line(&format!("interpreter  {}", source.interpreter));
+    print::line(&format!("digest       {digest}"));
+    print::line(&format!("size         {} bytes", source.text.len()));
+    if source.manifest.is_empty() {
+        print::line("manifest     none");
+    } else {
+        print::line("manifest");
+        source.manifest.lines().for_each(|line| print::line(&format!("  {}", visible(line))));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,15 +2,18 @@
 //!
 //! Invariant: nothing that is run here is seen by others: no job, no lease, no effect leaves this process.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::exec::read_file;
 use super::{Failure, print};
 use crate::config::Config;
+use crate::host::shipped_interpreter;
 use crate::job::visible_lines;
-use crate::jumpscript::Digest;
-use crate::ports::{JobSink, Level};
+use crate::jumpscript::{Digest, Language, Source, WASM_BYTES_MAX};
+use crate::ports::{Candidate, JobSink, Level};
 use crate::sandbox::{Call, Compiler, Finished, FirstTier, HostCalls, Options, Sandbox, Script};
 
 /// A sandbox for an author: one instance, backtraces with source lines.
@@ -62,6 +65,32 @@ impl Local {
         let start = Instant::now();
         let script = self.sandbox.load(Digest::of(wasm), wasm)?;
         Ok(Code { script, wasm_bytes: wasm.len(), ready_in: start.elapsed() })
+    }
+
+    /// The text of a script on its interpreter: the named file, else what ships beside this program.
+    pub(super) fn load_text(
+        &self,
+        language: &Language,
+        candidate: Candidate,
+        interpreter: Option<&Path>,
+    ) -> Result<Code, Failure> {
+        let name = language.interpreter;
+        let path = interpreter.map(Path::to_owned).or_else(|| shipped_interpreter(name)).ok_or_else(|| {
+            Failure::usage(format!("`{}` needs the interpreter `wasmhost/{name}`", candidate.file)).hint(
+                "name its file with --interpreter; `make build` makes it: target/scripts/".to_owned() + name + ".wasm",
+            )
+        })?;
+        let file = Path::new(&candidate.file).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let source = Source::new(language, &file, candidate.wasm, candidate.manifest.as_deref())
+            .map_err(|text| Failure::usage(format!("`{}`: {text}", candidate.file)))?;
+        self.load_source(&source.encode(), &read_file(&path, WASM_BYTES_MAX)?)
+    }
+
+    /// The stored form of a script on its interpreter.
+    pub(super) fn load_source(&self, source: &[u8], interpreter: &[u8]) -> Result<Code, Failure> {
+        let code = self.load(interpreter)?;
+        let script = self.sandbox.link_source(Digest::of(source), source, &code.script)?;
+        Ok(Code { script, wasm_bytes: source.len(), ..code })
     }
 
     /// Runs one attempt; `listener` hears what it says.

@@ -9,15 +9,16 @@ use serde_json::json;
 use super::exec::read_file;
 use super::failure::FAILED;
 use super::{Failure, Global, Output, print};
-use crate::host::StorePublisher;
-use crate::jumpscript::{MANIFEST_BYTES_MAX, WASM_BYTES_MAX};
+use crate::host::{StorePublisher, own_compiler};
+use crate::jumpscript::{Language, MANIFEST_BYTES_MAX, SOURCE_BYTES_MAX, WASM_BYTES_MAX};
 use crate::ports::{Candidate, PublishRule, Publisher};
+use crate::sandbox::{FirstTier, Options, Sandbox};
 use crate::watch::manifest_beside;
 
 /// Arguments of `wasmhost publish`.
 #[derive(Debug, Args)]
 pub(super) struct PublishArgs {
-    /// Wasm files, or folders of them; a jumpscript.toml beside a file describes it
+    /// Wasm files, scripts (.rhai, .js, .py), or folders of them; a jumpscript.toml beside a file describes it
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
 }
@@ -29,9 +30,18 @@ pub(super) async fn run(global: Global, args: PublishArgs) -> Result<ExitCode, F
         find(path, &mut files)?;
     }
     if files.is_empty() {
-        return Err(Failure::usage("no .wasm file in the named folders"));
+        return Err(Failure::usage("no .wasm file and no script (.rhai, .js, .py) in the named folders"));
     }
-    let publisher = StorePublisher::new(global.connect().await?);
+    // Wasm first: a script that is published with its interpreter needs it.
+    files.sort_by_key(|file| Language::of(file).is_some());
+    let mut publisher = StorePublisher::new(global.connect().await?);
+    if files.iter().any(|file| Language::of(file).is_some()) {
+        let config = global.load(global.given())?;
+        let options = crate::host::sandbox_options(&config, own_compiler());
+        // Only to read texts; nothing of it outlives this command.
+        let first_tier = FirstTier { is_optimised: false, ..options.first_tier };
+        publisher = publisher.checking(Sandbox::new(Options { pool_size: 1, first_tier, ..options })?);
+    }
     let mut n_failed = 0;
     for file in &files {
         let published = match candidate(file) {
@@ -70,7 +80,7 @@ fn find(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
         .map_err(|error| Failure::usage(format!("cannot read the folder `{}`: {error}", path.display())))?;
     let mut found: Vec<PathBuf> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
+        .filter(|path| path.extension().is_some_and(|ending| ending == "wasm") || Language::of(path).is_some())
         .collect();
     found.sort();
     files.append(&mut found);
@@ -79,7 +89,8 @@ fn find(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
 
 /// Reads a file and the manifest beside it.
 pub(super) fn candidate(file: &Path) -> Result<Candidate, Failure> {
-    let wasm = read_file(file, WASM_BYTES_MAX)?;
+    let is_text = Language::of(file).is_some();
+    let wasm = read_file(file, if is_text { SOURCE_BYTES_MAX } else { WASM_BYTES_MAX })?;
     let stem = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let manifest = manifest_beside(file).map(|path| read_file(&path, MANIFEST_BYTES_MAX)).transpose()?;
     let manifest = manifest

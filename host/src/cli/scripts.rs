@@ -125,6 +125,9 @@ fn show(script: &Jumpscript) {
     line("name", visible(&format!("{}/{}", script.organization, script.name)));
     line("id", script.id.to_string());
     line("kind", script.kind.to_string());
+    if let Some(interpreter) = &script.interpreter {
+        line("interpreter", visible(interpreter));
+    }
     line("version", dash(&script.version));
     line("description", dash(&script.descr));
     line("digest", script.digest.to_string());

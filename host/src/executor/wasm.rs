@@ -26,7 +26,7 @@ use super::{Attempt, Executor};
 use crate::clock::Timestamp;
 use crate::effects::Bucket;
 use crate::job::{Reserved, TIMEOUT};
-use crate::jumpscript::Digest;
+use crate::jumpscript::{Digest, Source};
 use crate::outcome::{Outcome, Usage};
 use crate::permissions::Granted;
 use crate::ports::{BoxFuture, CodeSource, State, StatePage, StateValues};
@@ -141,7 +141,7 @@ impl WasmExecutor {
 
         let (shared, code, loading) = (Arc::clone(&self.shared), Arc::clone(&self.code), Arc::clone(&self.loading));
         self.io.spawn(async move {
-            let loaded = load(&shared.sandbox, code.as_ref(), digest).await;
+            let loaded = load_code(&shared.sandbox, code.as_ref(), digest).await;
             let waiting = lock(&loading).remove(&digest).unwrap_or_default();
             for attempt in waiting {
                 match &loaded {
@@ -219,21 +219,61 @@ impl State for OnIo {
 }
 
 /// Why code could not be had.
-enum LoadError {
+#[derive(Debug)]
+pub enum LoadError {
     /// The store did not answer, or this host cannot compile now: another try may help.
     Away(String),
     /// The code is missing or unusable: no further try helps.
     Bad(String),
 }
 
-/// Code from disk, else from the store; compiled off the I/O thread.
-async fn load(sandbox: &Sandbox, code: &dyn CodeSource, digest: Digest) -> Result<Arc<Script>, LoadError> {
+impl LoadError {
+    fn of_sandbox(error: &crate::sandbox::Error) -> Self {
+        let text = error.to_string();
+        if error.is_permanent() { Self::Bad(text) } else { Self::Away(text) }
+    }
+}
+
+/// Code from disk, else from the store; compiled off the calling thread. A script's text comes with the code of its
+/// interpreter.
+///
+/// # Errors
+/// See [`LoadError`].
+pub async fn load_code(sandbox: &Sandbox, code: &dyn CodeSource, digest: Digest) -> Result<Arc<Script>, LoadError> {
+    let bytes = match load_or_fetch(sandbox, code, digest).await? {
+        Loaded::Script(script) => return Ok(script),
+        Loaded::Source(bytes) => bytes,
+    };
+    let source = Source::decode(&bytes).map_err(|error| {
+        LoadError::Bad(format!("the source {} cannot be read: {error}; publish it again", digest.short()))
+    })?;
+    let name = source.interpreter.to_string();
+    let interpreter = code.resolve(&name).await.map_err(LoadError::Away)?;
+    let interpreter = interpreter.ok_or_else(|| {
+        LoadError::Away(format!("its interpreter `{name}` is not published; publish it: wasmhost publish FILE"))
+    })?;
+    match load_or_fetch(sandbox, code, interpreter).await? {
+        Loaded::Script(interpreter) => {
+            sandbox.link_source(digest, &bytes, &interpreter).map_err(|error| LoadError::of_sandbox(&error))
+        }
+        Loaded::Source(_) => Err(LoadError::Bad(format!("its interpreter `{name}` is a script itself"))),
+    }
+}
+
+/// What the code of a digest is.
+enum Loaded {
+    Script(Arc<Script>),
+    /// The bytes of a script's text.
+    Source(Vec<u8>),
+}
+
+async fn load_or_fetch(sandbox: &Sandbox, code: &dyn CodeSource, digest: Digest) -> Result<Loaded, LoadError> {
     let on_disk = {
         let sandbox = sandbox.clone();
         tokio::task::spawn_blocking(move || sandbox.load_artifact(&digest)).await
     };
     if let Ok(Some(script)) = on_disk {
-        return Ok(script);
+        return Ok(Loaded::Script(script));
     }
     let wasm = code.fetch(&digest).await.map_err(LoadError::Away)?.ok_or_else(|| {
         LoadError::Bad(format!(
@@ -241,16 +281,15 @@ async fn load(sandbox: &Sandbox, code: &dyn CodeSource, digest: Digest) -> Resul
             digest.short()
         ))
     })?;
+    if Source::is_source(&wasm) {
+        return Ok(Loaded::Source(wasm));
+    }
     let sandbox = sandbox.clone();
-    let load = move || {
-        sandbox.load(digest, &wasm).map_err(|error| {
-            let text = error.to_string();
-            if error.is_permanent() { LoadError::Bad(text) } else { LoadError::Away(text) }
-        })
-    };
-    tokio::task::spawn_blocking(load).await.unwrap_or_else(|_| {
+    let load = move || sandbox.load(digest, &wasm).map_err(|error| LoadError::of_sandbox(&error));
+    let loaded = tokio::task::spawn_blocking(load).await.unwrap_or_else(|_| {
         Err(LoadError::Bad(format!("loading the code {} failed in wasmhost itself", digest.short())))
-    })
+    });
+    loaded.map(Loaded::Script)
 }
 
 impl Shared {
@@ -348,6 +387,7 @@ fn call_of(attempt: &mut Attempt, options: &WasmOptions, script: &Script) -> Cal
         state: None,
         sink: Arc::clone(&attempt.sink),
         cancel: attempt.cancel.clone(),
+        is_check: false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::StorePublisher;
 use crate::job::visible;
-use crate::jumpscript::{Digest, ScriptName, parse_version};
+use crate::jumpscript::{Digest, ScriptName, Source, parse_version};
 use crate::ports::{Candidate, PublishError, PublishRule, Published};
 use crate::sandbox::Sandbox;
 use crate::store::{Act, How, Past};
@@ -35,7 +35,11 @@ impl StorePublisher {
                 "the code {short} of jumpscript `{name}` is not in Redis any more\nhint: publish its file again"
             ))
         })?;
-        let own_name = Sandbox::inspect(&wasm).ok().and_then(|inspection| inspection.manifest).unwrap_or_default();
+        let own_name = if Source::is_source(&wasm) {
+            Source::decode(&wasm).and_then(|source| source.manifest()).unwrap_or_default()
+        } else {
+            Sandbox::inspect(&wasm).ok().and_then(|inspection| inspection.manifest).unwrap_or_default()
+        };
         let file = format!("{} of {name}", digest.short());
         let candidate = Candidate { file, wasm, manifest: None, default_name: name.name().to_owned() };
         let is_its_own = own_name.name.as_deref().is_none_or(|own| own == name.name())

@@ -124,6 +124,8 @@ impl Maintenance {
             live.insert(name, script.digest);
         }
         self.live = live;
+        // Texts find their interpreters anew.
+        self.executor.sandbox().forget_sources();
     }
 }
 

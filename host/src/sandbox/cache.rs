@@ -48,9 +48,18 @@ impl Cache {
     pub(super) fn replace(&self, script: Script) {
         let mut scripts = self.scripts.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = scripts.get_mut(script.digest()) {
+            let digest = *script.digest();
             entry.script = Arc::new(script);
+            // Texts that run on the old code are linked to the new one when they are asked for.
+            scripts.retain(|_, entry| entry.script.interpreter() != Some(&digest));
             evict(&mut scripts, NATIVE_BYTES_MAX);
         }
+    }
+
+    /// Drops the scripts that are texts.
+    pub(super) fn remove_sources(&self) {
+        let mut scripts = self.scripts.write().unwrap_or_else(PoisonError::into_inner);
+        scripts.retain(|_, entry| entry.script.interpreter().is_none());
     }
 
     pub(super) fn remove(&self, digest: &Digest) {

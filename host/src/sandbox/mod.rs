@@ -57,7 +57,7 @@ pub use script::Script;
 pub use ticker::TICK;
 pub use tier::WAITING_BYTES_MAX;
 
-use crate::jumpscript::Digest;
+use crate::jumpscript::{Digest, Source};
 use crate::outcome::Outcome;
 use cache::Cache;
 use engine::Pool;
@@ -191,6 +191,26 @@ impl Sandbox {
             return Ok(script);
         }
         Ok(shared.cache.insert(shared.make(&shared.optimised, digest, &label, wasm, false)?))
+    }
+
+    /// A script's text on the code of its interpreter, kept in memory under its own digest.
+    ///
+    /// # Errors
+    /// As [`Sandbox::load`].
+    pub fn link_source(&self, digest: Digest, bytes: &[u8], interpreter: &Script) -> Result<Arc<Script>, Error> {
+        let found = Digest::of(bytes);
+        if found != digest {
+            return Err(Error::Digest { expected: digest, found });
+        }
+        let unreadable = |error| Error::refused(format!("its bytes cannot be read: {error}"), "publish the file again");
+        let source = Source::decode(bytes).map_err(unreadable)?;
+        Ok(self.shared.cache.insert(Script::of_source(digest, source, interpreter)?))
+    }
+
+    /// Drops the scripts that are texts from memory, because their interpreters may have changed. Running attempts keep
+    /// theirs until they end.
+    pub fn forget_sources(&self) {
+        self.shared.cache.remove_sources();
     }
 
     /// Drops a script from memory, for example when its digest is gone. Running attempts keep it until they end.

@@ -66,6 +66,8 @@ pub struct Call {
     pub sink: Arc<dyn JobSink>,
     /// Who may stop it.
     pub cancel: CancelFlag,
+    /// Whether a script's text is only to be read, not run.
+    pub is_check: bool,
 }
 
 impl Call {
@@ -90,7 +92,14 @@ impl Call {
             state: None,
             sink: Arc::new(NoSink),
             cancel: CancelFlag::new(),
+            is_check: false,
         }
+    }
+
+    /// A call that has an interpreter read a script without running it.
+    #[must_use]
+    pub fn check() -> Self {
+        Self { is_check: true, ..Self::new("") }
     }
 }
 
@@ -115,6 +124,7 @@ impl Finished {
 /// Runs one attempt in a fresh instance, with no more than the options allow.
 pub(super) async fn run(script: &Script, mut call: Call, options: &Options) -> Finished {
     let (start, engine) = (Instant::now(), &script.engine);
+    script.brief(&mut call);
     let log = Log::new(Arc::clone(&call.sink));
     let limits = Limits::new(call.memory_bytes_max.min(options.memory_bytes_max), options.host_calls_max);
     // A timeout beyond the end of time is no timeout.

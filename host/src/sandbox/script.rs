@@ -16,8 +16,11 @@ use super::output::Log;
 use super::run::Call;
 use super::state::Transaction;
 use super::tier::Bench;
-use crate::jumpscript::{Digest, Kind, Manifest, OWN_ORGANIZATION};
+use crate::jumpscript::{Digest, Kind, Manifest, OWN_ORGANIZATION, Source};
 use crate::permissions::{Granted, HttpPattern, Permissions};
+
+/// Metadata that begins so is the host's word to an interpreter.
+const RESERVED: &str = "wasmhost.";
 
 /// A script that is compiled, linked and ready to be instantiated.
 pub struct Script {
@@ -27,6 +30,8 @@ pub struct Script {
     tier: Tier,
     pub(super) engine: Engine,
     pub(super) linked: Linked,
+    /// For kind `source`: the text, and the digest of the interpreter that runs it.
+    source: Option<(Arc<Source>, Digest)>,
     /// What it asks to reach, and the network; only a script that imports HTTP has them.
     http: Option<(Arc<[HttpPattern]>, Arc<Network>)>,
     /// The organization whose buckets it uses; only a script that uses state or enqueues jobs has it.
@@ -128,7 +133,48 @@ impl Script {
         let organization = label.manifest.organization.as_deref().unwrap_or(OWN_ORGANIZATION);
         let buckets_of = imports(code, &STATE_AND_JOBS).then(|| Arc::from(organization));
         let (tier, engine) = (bench.tier, bench.engine.clone());
-        Ok(Self { digest, manifest: label.manifest, size, tier, engine, linked, http, buckets_of })
+        let source = None;
+        Ok(Self { digest, manifest: label.manifest, size, tier, engine, linked, source, http, buckets_of })
+    }
+
+    /// A script's text on the code of its interpreter.
+    pub(super) fn of_source(digest: Digest, source: Source, interpreter: &Self) -> Result<Self, Error> {
+        let hint = "publish the file again";
+        let manifest = source.manifest().map_err(|error| Error::refused(error, hint))?;
+        let (Linked::Component(pre), None) = (&interpreter.linked, &interpreter.source) else {
+            let name = &source.interpreter;
+            return Err(Error::refused(format!("`{name}` is no component, so it cannot run scripts"), hint));
+        };
+        let organization = manifest.organization.as_deref().unwrap_or(OWN_ORGANIZATION);
+        let requested = |network: &Arc<Network>| (manifest.permissions.http.as_slice().into(), Arc::clone(network));
+        Ok(Self {
+            digest,
+            size: source.text.len(),
+            tier: interpreter.tier,
+            engine: interpreter.engine.clone(),
+            linked: Linked::Component(pre.clone()),
+            http: interpreter.http.as_ref().map(|(_, network)| requested(network)),
+            buckets_of: interpreter.buckets_of.as_ref().map(|_| Arc::from(organization)),
+            source: Some((Arc::new(source), interpreter.digest)),
+            manifest,
+        })
+    }
+
+    /// The digest of the interpreter that runs it, for kind `source`.
+    pub(super) fn interpreter(&self) -> Option<&Digest> {
+        self.source.as_ref().map(|(_, interpreter)| interpreter)
+    }
+
+    /// Tells the interpreter what to run. What a producer wrote under these names is dropped.
+    pub(super) fn brief(&self, call: &mut Call) {
+        let Some((source, _)) = &self.source else { return };
+        call.metadata.retain(|(name, _)| !name.starts_with(RESERVED));
+        let pair = |name: &str, value: &str| (format!("{RESERVED}{name}"), value.to_owned());
+        if call.is_check {
+            call.metadata.push(pair("mode", "check"));
+        }
+        call.metadata.push(pair("file", &source.file));
+        call.metadata.push(pair("script", &source.text));
     }
 
     /// The HTTP of one attempt.
@@ -175,6 +221,7 @@ impl Script {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self.linked {
+            Linked::Component(_) if self.source.is_some() => Kind::Source,
             Linked::Component(_) => Kind::Component,
             Linked::Command(_) | Linked::Core { .. } => Kind::Command,
         }

@@ -1,4 +1,4 @@
-//! Publishes the Wasm files of a folder: a file that is dropped there is deployed.
+//! Publishes the Wasm files and scripts of a folder: a file that is dropped there is deployed.
 //!
 //! A file is published when it *changes*. What lies there when the host starts is published only when its name is
 //! absent or its version higher: a node that comes back with an old folder must not roll the fleet back. Deleting a
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch as channel};
 
-use crate::jumpscript::{Digest, ScriptName};
+use crate::jumpscript::{Digest, Language, ScriptName};
 use crate::ports::{Candidate, PublishError, PublishRule, Publisher};
 use crate::watch::{Candidates, Found, Options};
 
@@ -163,6 +163,9 @@ impl ScriptsFolder {
                 self.waiting = None;
                 self.faults.remove(&path);
                 self.claim(path, published.name, published.digest);
+                if published.is_new {
+                    self.ask_for_texts();
+                }
             }
             Err(PublishError::Refused(text)) => self.refuse(path, text),
             Err(PublishError::Unavailable(text)) => {
@@ -190,6 +193,13 @@ impl ScriptsFolder {
             self.refuse(path.clone(), text);
         }
         self.owners.insert(name, Owner { path, live });
+    }
+
+    /// What was published may be the interpreter that a text has waited for.
+    fn ask_for_texts(&mut self) {
+        for path in self.faults.keys().filter(|path| Language::of(path).is_some()) {
+            self.candidates.again(path, PublishRule::AbsentOrNewer, Duration::ZERO);
+        }
     }
 
     fn refuse(&mut self, path: PathBuf, text: String) {

@@ -12,7 +12,7 @@ use redis::Value;
 use super::past::{self, Past};
 use super::script::{self, Lanes, Reply};
 use super::{Act, Error, Store};
-use crate::jumpscript::{Digest, Jumpscript, Kind, Manifest, ScriptName, WASM_BYTES_MAX, words};
+use crate::jumpscript::{Digest, Jumpscript, Kind, Manifest, ScriptName, Source, WASM_BYTES_MAX, words};
 use crate::ports::{BoxFuture, CodeSource, PublishRule};
 
 /// What is to be published.
@@ -96,7 +96,7 @@ impl Store {
         let words = words(&script.name, &script.manifest);
         let mut call = self.call(&script::PUBLISH, &Lanes::default(), &self.publish_keys());
         call.arg(script.name.field()).arg(script.name.to_string()).arg(digest.to_string()).arg(wasm);
-        call.arg(record_text(script, digest, wasm.len())).arg(script.manifest.version.as_deref().unwrap_or(""));
+        call.arg(record_text(script, digest, wasm)).arg(script.manifest.version.as_deref().unwrap_or(""));
         let past = Past {
             at: 0,
             act: act.as_str().to_owned(),
@@ -345,7 +345,9 @@ impl Store {
 }
 
 /// The record without `id` and `published_at`, which the script puts before it: from the first field on.
-fn record_text(script: &NewJumpscript, digest: Digest, size: usize) -> String {
+fn record_text(script: &NewJumpscript, digest: Digest, wasm: &[u8]) -> String {
+    let is_text = script.kind == Kind::Source;
+    let interpreter = Source::decode(wasm).ok().filter(|_| is_text).map(|source| source.interpreter);
     let record = Jumpscript {
         id: 0,
         organization: script.name.organization().to_owned(),
@@ -354,8 +356,9 @@ fn record_text(script: &NewJumpscript, digest: Digest, size: usize) -> String {
         descr: script.manifest.description.clone().unwrap_or_default(),
         enable: true,
         kind: script.kind,
+        interpreter: interpreter.map(|name| name.to_string()),
         digest,
-        size: size as u64,
+        size: wasm.len() as u64,
         manifest: script.manifest.clone(),
         published_at: 0,
     };
@@ -392,6 +395,10 @@ fn route_digest(route: &[u8]) -> Option<Digest> {
 }
 
 impl CodeSource for Store {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Digest>, String>> {
+        Box::pin(async move { self.route(name).await.map_err(|error| error.to_string()) })
+    }
+
     fn fetch<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>> {
         Box::pin(async move { self.wasm(digest).await.map_err(|error| error.to_string()) })
     }

@@ -268,7 +268,7 @@ pub const TABLE: &[Row] = &[
     row(
         "workers:jumpscripts:wasm",
         "hash",
-        "digest -> Wasm bytes",
+        "digest -> Wasm bytes, or a script as text",
         "publish; other programs",
         "removed when no name means it, no history tells of it and no row may name it",
     ),

@@ -9,7 +9,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::index::Stamp;
-use crate::jumpscript::{MANIFEST_BYTES_MAX, MANIFEST_FILE, WASM_BYTES_MAX};
+use crate::jumpscript::{LANGUAGES, Language, MANIFEST_BYTES_MAX, MANIFEST_FILE, SOURCE_BYTES_MAX, WASM_BYTES_MAX};
 use crate::ports::Candidate;
 
 /// Why a file is not a candidate.
@@ -31,11 +31,14 @@ impl ReadError {
     }
 }
 
-/// Reads the Wasm file at `path` and its manifest. Blocking.
+/// Reads the Wasm file or the script at `path` and its manifest. Blocking.
 ///
 /// # Errors
 /// See [`ReadError`]; every text names the file.
 pub fn read_candidate(path: &Path) -> Result<Candidate, ReadError> {
+    if Language::of(path).is_some() {
+        return read_text(path);
+    }
     let shown = path.display();
     let wasm = read_unchanged(path, WASM_BYTES_MAX)?;
     check_magic(&wasm).map_err(|text| match text {
@@ -45,6 +48,19 @@ pub fn read_candidate(path: &Path) -> Result<Candidate, ReadError> {
     if !ends_at_a_section(&wasm) {
         return Err(ReadError::Unfinished(format!("`{shown}` ends in the middle of a section: it is truncated")));
     }
+    with_manifest(path, wasm)
+}
+
+/// Reads a script's text. One that is empty is not written yet.
+fn read_text(path: &Path) -> Result<Candidate, ReadError> {
+    let text = read_unchanged(path, SOURCE_BYTES_MAX)?;
+    if text.is_empty() {
+        return Err(ReadError::Unfinished(format!("`{}` is empty", path.display())));
+    }
+    with_manifest(path, text)
+}
+
+fn with_manifest(path: &Path, wasm: Vec<u8>) -> Result<Candidate, ReadError> {
     let manifest = match manifest_beside(path) {
         None => None,
         Some(beside) => {
@@ -59,7 +75,7 @@ pub fn read_candidate(path: &Path) -> Result<Candidate, ReadError> {
     Ok(Candidate { file, wasm, manifest, default_name })
 }
 
-/// The manifest that belongs to the Wasm file at `path`: `NAME.toml` beside `NAME.wasm`, else `jumpscript.toml` in the
+/// The manifest that belongs to the file at `path`: `NAME.toml` beside it; for a Wasm file else `jumpscript.toml` in the
 /// same folder when no other Wasm file lies there.
 #[must_use]
 pub fn manifest_beside(path: &Path) -> Option<PathBuf> {
@@ -67,11 +83,15 @@ pub fn manifest_beside(path: &Path) -> Option<PathBuf> {
     if own.is_file() {
         return Some(own);
     }
+    // A text has a manifest of its own or none.
+    if Language::of(path).is_some() {
+        return None;
+    }
     let shared = path.with_file_name(MANIFEST_FILE);
     (shared.is_file() && wasm_files_beside(path).as_slice() == [path]).then_some(shared)
 }
 
-/// The Wasm file that the manifest at `path` belongs to, when there is one.
+/// The Wasm file or script that the manifest at `path` belongs to, when there is one.
 #[must_use]
 pub fn wasm_of_manifest(path: &Path) -> Option<PathBuf> {
     if path.file_name() == Some(OsStr::new(MANIFEST_FILE)) {
@@ -81,8 +101,8 @@ pub fn wasm_of_manifest(path: &Path) -> Option<PathBuf> {
             _ => None,
         };
     }
-    let wasm = path.with_extension("wasm");
-    wasm.is_file().then_some(wasm)
+    let endings = LANGUAGES.iter().map(|language| language.extension);
+    std::iter::once("wasm").chain(endings).map(|ending| path.with_extension(ending)).find(|file| file.is_file())
 }
 
 fn wasm_files_beside(path: &Path) -> Vec<PathBuf> {

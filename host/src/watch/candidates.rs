@@ -1,4 +1,4 @@
-//! The Wasm files of a folder as candidates, one after the other, each read whole when it has settled.
+//! The Wasm files and scripts of a folder as candidates, one after the other, each read whole when it has settled.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{ChangeKind, Options, ReadError, SETTLE, Watcher, read_candidate, wasm_of_manifest};
+use crate::jumpscript::{LANGUAGES, Language};
 use crate::ports::{Candidate, PublishRule};
 
 /// What became of a file.
@@ -48,20 +49,24 @@ struct Due {
 /// A stream of candidates below one or more paths.
 #[derive(Debug)]
 pub struct Candidates {
+    /// The watched paths, absolute.
+    roots: Vec<PathBuf>,
     watcher: Watcher,
     due: BTreeMap<PathBuf, Due>,
     removed: Vec<PathBuf>,
 }
 
 impl Candidates {
-    /// Starts to watch for `.wasm` files and their manifests.
+    /// Starts to watch for `.wasm` files, scripts and their manifests.
     ///
     /// # Errors
     /// As [`Watcher::new`].
     pub fn new(paths: &[PathBuf], options: Options) -> Result<Self, String> {
-        let extensions = vec!["wasm".to_owned(), "toml".to_owned()];
+        let endings = LANGUAGES.iter().map(|language| language.extension);
+        let extensions = ["wasm", "toml"].into_iter().chain(endings).map(str::to_owned).collect();
         let watcher = Watcher::new(paths, Options { extensions, ..options })?;
-        Ok(Self { watcher, due: BTreeMap::new(), removed: Vec::new() })
+        let roots = paths.iter().filter_map(|path| std::path::absolute(path).ok()).collect();
+        Ok(Self { roots, watcher, due: BTreeMap::new(), removed: Vec::new() })
     }
 
     /// What a person should know about the watch.
@@ -110,7 +115,7 @@ impl Candidates {
 
     fn take(&mut self, changes: Vec<super::Change>) {
         for change in changes {
-            let is_manifest = change.path.extension() != Some(OsStr::new("wasm"));
+            let is_manifest = change.path.extension() == Some(OsStr::new("toml"));
             let rule =
                 if change.kind == ChangeKind::Present { PublishRule::AbsentOrNewer } else { PublishRule::Always };
             match (is_manifest, change.kind) {
@@ -130,6 +135,18 @@ impl Candidates {
         }
     }
 
+    /// Whether a file is to be looked at: deeper in a folder a script is a jumpscript only when it has a manifest, because
+    /// other programs' files lie there, too.
+    fn is_wanted(&self, path: &Path, read: &Result<Candidate, ReadError>) -> bool {
+        let Some(language) = Language::of(path) else { return true };
+        let is_near = self.roots.iter().any(|root| path == root || path.parent() == Some(root));
+        is_near
+            || read.as_ref().is_ok_and(|candidate| {
+                let text = std::str::from_utf8(&candidate.wasm).unwrap_or_default();
+                candidate.manifest.is_some() || language.manifest_in(text).is_some()
+            })
+    }
+
     /// Reads a due file. It stays due until it has been read, so that nothing is lost when the caller gives up.
     async fn read(&mut self, path: PathBuf) -> Option<Found> {
         let read = tokio::task::spawn_blocking({
@@ -138,6 +155,9 @@ impl Candidates {
         });
         let read = read.await.unwrap_or_else(|error| Err(ReadError::Refused(format!("reading it failed: {error}"))));
         let due = self.due.remove(&path)?;
+        if !self.is_wanted(&path, &read) {
+            return None;
+        }
         match read {
             Ok(candidate) => Some(Found::Candidate { path, candidate, rule: due.rule }),
             Err(ReadError::Unfinished(_)) if !due.was_unfinished => {

@@ -16,7 +16,7 @@ use super::super::{Failure, Global, Output, print};
 use super::no_job;
 use crate::clock::Timestamp;
 use crate::job::{JobId, JobState, TIMEOUT, visible, visible_lines};
-use crate::jumpscript::{Digest, WASM_BYTES_MAX};
+use crate::jumpscript::{Digest, Source, WASM_BYTES_MAX};
 use crate::permissions::HttpPattern;
 use crate::retry::RetryWish;
 use crate::sandbox::{Call, MEMORY_BYTES_MAX};
@@ -78,7 +78,11 @@ pub(super) async fn run(global: &Global, args: &ReplayArgs) -> Result<ExitCode, 
         None => record.field("payload").unwrap_or_default().to_vec(),
     };
     let local = Local::new(&config, config.limits.memory_bytes_max.max(MEMORY_BYTES_MAX))?;
-    let code = local.load(&wasm)?;
+    let code = if Source::is_source(&wasm) {
+        local.load_source(&wasm, &interpreter_of(&store, &wasm).await?)?
+    } else {
+        local.load(&wasm)?
+    };
     let manifest = code.script.manifest();
     let attempt = args.attempt.unwrap_or_else(|| last_attempt(&record));
     let most = record.number("max_attempts").and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0);
@@ -148,6 +152,15 @@ async fn recorded_code(store: &Store, id: &JobId, record: &JobRecord) -> Result<
         Failure::new(format!("the code {} that job `{id}` ran is not in Redis any more", digest.short()))
             .hint(format!("{with_file}; the same source, built the same way, has the same digest"))
     })
+}
+
+/// The code that runs a script's text now.
+async fn interpreter_of(store: &Store, source: &[u8]) -> Result<Vec<u8>, Failure> {
+    let source = Source::decode(source).map_err(|error| Failure::new(format!("the script cannot be read: {error}")))?;
+    let name = source.interpreter.to_string();
+    let missing = || Failure::new(format!("the interpreter `{name}` of the script is not published"));
+    let digest = store.route(&name).await?.ok_or_else(missing)?;
+    store.wasm(&digest).await?.ok_or_else(missing)
 }
 
 /// What is replayed, and how it came out then.
