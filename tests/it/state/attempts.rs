@@ -199,6 +199,20 @@ fn each_limit_is_told_in_the_call_that_would_break_it() {
     assert_eq!(finished.effects.as_slice().len(), 57, "{finished:?}");
 }
 
+#[test]
+fn a_profile_names_the_calls_for_state_and_jobs() {
+    let wasm = keep("enqueue = ['q']");
+    let sandbox = Sandbox::new(Options { pool_size: 1, ..Options::default() }).unwrap();
+    let script = sandbox.load(Digest::of(&wasm), &wasm).unwrap();
+    let call = Call { granted: script.requested(), ..Call::new("set a 1\nget a\nget a\nenqueue q t x") };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_, calls) = runtime.block_on(sandbox.run_counted(&script, call));
+    let calls: BTreeMap<&str, u64> = calls.iter().collect();
+    let n = |name: &str| calls.get(name).copied().unwrap_or(0);
+    assert_eq!((n("wasi:keyvalue/store bucket.set"), n("wasi:keyvalue/store bucket.get")), (1, 2), "{calls:?}");
+    assert_eq!((n("wasi:keyvalue/store open"), n("wasmhost:jumpscript/jobs enqueue")), (1, 1), "{calls:?}");
+}
+
 /// A command has the same through the component model; preview 1 has no such calls.
 #[test]
 fn a_command_of_wasi_0_2_keeps_state_and_enqueues() {

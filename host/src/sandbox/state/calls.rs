@@ -9,10 +9,16 @@ use super::{Refusal, StateMoved, Stop, Transaction, run_at};
 use crate::job::NewJob;
 use crate::sandbox::contract::{Wasi, atomics, batch, jobs, store};
 use crate::sandbox::guest::Guest;
+use crate::sandbox::host_calls::host_call;
 
 /// An open bucket of a guest: its number in the transaction.
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub struct OpenBucket(usize);
+
+const STORE: &str = "wasi:keyvalue/store";
+const ATOMICS: &str = "wasi:keyvalue/atomics";
+const BATCH: &str = "wasi:keyvalue/batch";
+const JOBS: &str = "wasmhost:jumpscript/jobs";
 
 type Answer<T> = wasmtime::Result<Result<T, store::Error>>;
 
@@ -43,6 +49,7 @@ impl Guest<Wasi> {
 
 impl store::Host for Guest<Wasi> {
     fn open(&mut self, identifier: String) -> Answer<Resource<OpenBucket>> {
+        host_call(STORE, "open");
         match self.transaction()?.open(&identifier) {
             Ok(n) => Ok(Ok(self.table().push(OpenBucket(n))?)),
             Err(stop) => answer(Err(stop)),
@@ -52,26 +59,31 @@ impl store::Host for Guest<Wasi> {
 
 impl store::HostBucket for Guest<Wasi> {
     async fn get(&mut self, bucket: Resource<OpenBucket>, key: String) -> Answer<Option<Vec<u8>>> {
+        host_call(STORE, "bucket.get");
         let n = self.bucket(&bucket)?;
         answer(self.transaction()?.get(n, &[key]).await.map(|mut values| values.pop().flatten()))
     }
 
     fn set(&mut self, bucket: Resource<OpenBucket>, key: String, value: Vec<u8>) -> Answer<()> {
+        host_call(STORE, "bucket.set");
         let n = self.bucket(&bucket)?;
         answer(self.transaction()?.put(n, [(key, Some(value))]))
     }
 
     fn delete(&mut self, bucket: Resource<OpenBucket>, key: String) -> Answer<()> {
+        host_call(STORE, "bucket.delete");
         let n = self.bucket(&bucket)?;
         answer(self.transaction()?.put(n, [(key, None)]))
     }
 
     async fn exists(&mut self, bucket: Resource<OpenBucket>, key: String) -> Answer<bool> {
+        host_call(STORE, "bucket.exists");
         let n = self.bucket(&bucket)?;
         answer(self.transaction()?.get(n, &[key]).await.map(|values| values.iter().any(Option::is_some)))
     }
 
     async fn list_keys(&mut self, bucket: Resource<OpenBucket>, cursor: Option<u64>) -> Answer<store::KeyResponse> {
+        host_call(STORE, "bucket.list-keys");
         let n = self.bucket(&bucket)?;
         let page = self.transaction()?.keys(n, cursor).await;
         answer(page.map(|(keys, cursor)| store::KeyResponse { keys, cursor }))
@@ -85,6 +97,7 @@ impl store::HostBucket for Guest<Wasi> {
 
 impl atomics::Host for Guest<Wasi> {
     async fn increment(&mut self, bucket: Resource<OpenBucket>, key: String, delta: u64) -> Answer<u64> {
+        host_call(ATOMICS, "increment");
         let n = self.bucket(&bucket)?;
         answer(self.transaction()?.increment(n, key, delta).await)
     }
@@ -96,17 +109,20 @@ impl batch::Host for Guest<Wasi> {
         bucket: Resource<OpenBucket>,
         keys: Vec<String>,
     ) -> Answer<Vec<Option<(String, Vec<u8>)>>> {
+        host_call(BATCH, "get-many");
         let n = self.bucket(&bucket)?;
         let values = self.transaction()?.get(n, &keys).await;
         answer(values.map(|values| keys.into_iter().zip(values).map(|(key, value)| Some((key, value?))).collect()))
     }
 
     fn set_many(&mut self, bucket: Resource<OpenBucket>, key_values: Vec<(String, Vec<u8>)>) -> Answer<()> {
+        host_call(BATCH, "set-many");
         let n = self.bucket(&bucket)?;
         answer(self.transaction()?.put(n, key_values.into_iter().map(|(key, value)| (key, Some(value)))))
     }
 
     fn delete_many(&mut self, bucket: Resource<OpenBucket>, keys: Vec<String>) -> Answer<()> {
+        host_call(BATCH, "delete-many");
         let n = self.bucket(&bucket)?;
         answer(self.transaction()?.put(n, keys.into_iter().map(|key| (key, None))))
     }
@@ -120,6 +136,7 @@ impl jobs::Host for Guest<Wasi> {
         payload: Vec<u8>,
         options: jobs::Options,
     ) -> wasmtime::Result<Result<String, jobs::EnqueueError>> {
+        host_call(JOBS, "enqueue");
         let transaction = self.transaction()?;
         let made = run_at(options.delay_ms, options.run_at_ms).and_then(|run_at| {
             transaction.enqueue(NewJob {
@@ -142,6 +159,7 @@ impl jobs::Host for Guest<Wasi> {
     }
 
     fn cancelled(&mut self) -> wasmtime::Result<bool> {
+        host_call(JOBS, "cancelled");
         let is_asked = self.cancel.is_asked();
         let transaction = self.transaction()?;
         transaction.is_told_to_end |= is_asked;
