@@ -2,11 +2,11 @@
 # The paths below target/ are promised to readers, so the folder cannot be moved.
 unexport CARGO_TARGET_DIR
 
-.PHONY: help setup build demo test torture lint bench bench-peers bench-reload bench-scale audit
+.PHONY: help setup build demo test torture lint bench bench-languages bench-peers bench-reload bench-scale audit
 .DEFAULT_GOAL := help
 
 help: ## This list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-16s %s\n", $$1, $$2 }'
 
 setup: ## Install what the tests need (redis-server, Wasm targets, compilers of other languages into target/tools)
 	@.ci/setup test
@@ -44,6 +44,9 @@ bench-scale: setup build ## Measure queues with a million due, scheduled and dea
 
 bench-reload: setup build ## Measure how soon new code is live, warm starts and runaway guests; figures in target/bench/reload.json
 	target/release/wasmhost bench --reload
+
+bench-languages: setup ## Measure a fresh sandbox per job in every language; figures in target/bench/languages.json
+	cargo bench --package wasmhost --bench languages
 
 bench-peers: ## Measure other job queues and ours in turn; one table here, figures in target/bench/peers.json
 	@.ci/setup bench-peers

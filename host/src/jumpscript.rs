@@ -234,12 +234,54 @@ pub struct Manifest {
     /// Linear memory it may have, in MiB; the node's limit holds above it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
+    /// How its Wasm file is made of its sources. For the machine of its author: never part of a record.
+    #[serde(skip_serializing)]
+    pub build: Option<Build>,
     /// How its failed jobs run again, where the job does not say. The tables come last.
     #[serde(skip_serializing_if = "Retry::is_empty")]
     pub retry: Retry,
     /// What it asks to reach outside its sandbox.
     #[serde(skip_serializing_if = "Permissions::is_empty")]
     pub permissions: Permissions,
+}
+
+/// The table `[build]` of a manifest; unknown keys are refused by name.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Build {
+    /// A command for the shell, run in the folder of the manifest.
+    pub command: String,
+    /// The Wasm file that it makes, below that folder.
+    pub output: String,
+    /// Files and folders whose changes count; empty: every one but hidden ones and build output.
+    #[serde(default)]
+    pub watch: Vec<String>,
+}
+
+impl Build {
+    fn check(&self) -> Result<(), String> {
+        if self.command.trim().is_empty() {
+            return Err("manifest key `build.command` is empty; name the command that makes the Wasm file".to_owned());
+        }
+        let is_inside = |path: &str| {
+            use std::path::{Component, Path};
+            let mut parts = Path::new(path).components().peekable();
+            parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+        };
+        if !is_inside(&self.output) || !self.output.ends_with(".wasm") {
+            return Err(format!(
+                "manifest key `build.output` is `{}`, must be a .wasm file below the folder of the manifest",
+                visible(&self.output)
+            ));
+        }
+        match self.watch.iter().find(|path| !is_inside(path)) {
+            Some(path) => Err(format!(
+                "manifest key `build.watch` has `{}`, must be files and folders below the folder of the manifest",
+                visible(path)
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The table `[retry]` of a manifest. Every key is optional; unknown keys are refused by name.
@@ -337,6 +379,7 @@ impl Manifest {
         if self.memory_mib == Some(0) {
             return Err("manifest key `memory_mib` is 0, must be at least 1".to_owned());
         }
+        self.build.as_ref().map_or(Ok(()), Build::check)?;
         self.retry.check()?;
         self.permissions.check(|key| format!("manifest key `permissions.{key}`"))?;
         for word in &self.types {

@@ -19,6 +19,7 @@ pub mod shutdown;
 pub mod telemetry;
 
 // Layer 1: adapters, each knows one outside system.
+pub mod languages;
 pub mod sandbox;
 pub mod store;
 pub mod watch;

@@ -74,3 +74,23 @@ fn lesson_2_prints_what_it_shows() {
 fn lesson_3_prints_what_it_shows() {
     run_lesson("03-retry-and-dlq");
 }
+
+#[test]
+fn lesson_4_prints_what_it_shows() {
+    run_lesson("04-javascript");
+}
+
+#[test]
+fn lesson_5_prints_what_it_shows() {
+    run_lesson("05-python");
+}
+
+#[test]
+fn lesson_6_prints_what_it_shows() {
+    run_lesson("06-go");
+}
+
+#[test]
+fn lesson_7_prints_what_it_shows() {
+    run_lesson("07-assemblyscript");
+}

@@ -13,6 +13,7 @@ mod engine;
 mod examples;
 mod hot_reload;
 mod http;
+mod languages;
 mod main_job;
 mod node;
 mod operate;

@@ -27,7 +27,7 @@ const FIRST_TIER_KIB: usize = 32;
 /// Arguments of `wasmhost dev`.
 #[derive(Debug, Args)]
 pub(super) struct DevArgs {
-    /// Folder with Rust projects and Wasm files
+    /// Folder with projects (a Cargo.toml, or a jumpscript.toml with a build command) and Wasm files
     #[arg(default_value = ".", value_name = "DIR")]
     folder: PathBuf,
     /// Serve health, metrics and the job API here, such as 127.0.0.1:8080
@@ -200,7 +200,7 @@ fn colored(line: &str, kind: &str, has_color: bool) -> String {
 fn line(event: &Event) -> String {
     match event {
         Event::Watching { folder, projects } if projects.is_empty() => {
-            format!("watching {} for Wasm files and Rust projects", visible(&folder.display().to_string()))
+            format!("watching {} for Wasm files and projects", visible(&folder.display().to_string()))
         }
         Event::Watching { folder, projects } => format!(
             "watching {}: {} ({})",

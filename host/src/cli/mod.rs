@@ -17,6 +17,7 @@ mod inspect;
 mod jobs;
 mod lines;
 mod local;
+mod new;
 mod print;
 mod profile;
 mod publish;
@@ -136,6 +137,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Develop: a private Redis, a host, and every change of a project or Wasm file live at once
     Dev(dev::DevArgs),
+    /// Make a project of a jumpscript in one of six languages
+    New(new::NewArgs),
     /// Run a Wasm file once, without Redis, and say what it used
     Exec(exec::ExecArgs),
     /// Run the cases of a jumpscript's author, each in a fresh sandbox, without Redis
@@ -197,6 +200,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Inspect(args) => inspect::run(&global, &args),
+        Command::New(args) => new::run(&global, args),
         Command::Exec(args) => wait(exec::run(global, args)),
         Command::Test(args) => wait(test::run(global, args)),
         Command::Run(args) => wait(run::run(global, *args)),

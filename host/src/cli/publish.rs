@@ -9,6 +9,7 @@ use serde_json::json;
 use super::exec::read_file;
 use super::failure::FAILED;
 use super::{Failure, Global, Output, print};
+use crate::dev::build_folder;
 use crate::host::{StorePublisher, own_compiler};
 use crate::jumpscript::{Language, MANIFEST_BYTES_MAX, SOURCE_BYTES_MAX, WASM_BYTES_MAX};
 use crate::ports::{Candidate, PublishRule, Publisher};
@@ -18,24 +19,32 @@ use crate::watch::manifest_beside;
 /// Arguments of `wasmhost publish`.
 #[derive(Debug, Args)]
 pub(super) struct PublishArgs {
-    /// Wasm files, scripts (.rhai, .js, .py), or folders of them; a jumpscript.toml beside a file describes it
+    /// Wasm files, scripts (.rhai, .js, .py), folders of them (a jumpscript.toml beside a file describes it), or projects, which are built
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
 }
 
 /// Runs the command.
 pub(super) async fn run(global: Global, args: PublishArgs) -> Result<ExitCode, Failure> {
-    let mut files = Vec::new();
+    let mut found: Vec<(PathBuf, Result<Candidate, Failure>)> = Vec::new();
     for path in &args.paths {
-        find(path, &mut files)?;
+        match build_folder(path).await {
+            Some(built) => found.extend(built.map_err(Failure::new)?.into_iter().map(|(file, made)| (file, Ok(made)))),
+            None => {
+                let mut files = Vec::new();
+                find(path, &mut files)?;
+                found.extend(files.into_iter().map(|file| (file.clone(), candidate(&file))));
+            }
+        }
     }
-    if files.is_empty() {
-        return Err(Failure::usage("no .wasm file and no script (.rhai, .js, .py) in the named folders"));
+    if found.is_empty() {
+        return Err(Failure::usage("no .wasm file and no script (.rhai, .js, .py) in the named folders")
+            .hint("a folder with a Cargo.toml, or with a [build] table in its jumpscript.toml, is built first"));
     }
     // Wasm first: a script that is published with its interpreter needs it.
-    files.sort_by_key(|file| Language::of(file).is_some());
+    found.sort_by_key(|(file, _)| Language::of(file).is_some());
     let mut publisher = StorePublisher::new(global.connect().await?);
-    if files.iter().any(|file| Language::of(file).is_some()) {
+    if found.iter().any(|(file, _)| Language::of(file).is_some()) {
         let config = global.load(global.given())?;
         let options = crate::host::sandbox_options(&config, own_compiler());
         // Only to read texts; nothing of it outlives this command.
@@ -43,8 +52,8 @@ pub(super) async fn run(global: Global, args: PublishArgs) -> Result<ExitCode, F
         publisher = publisher.checking(Sandbox::new(Options { pool_size: 1, first_tier, ..options })?);
     }
     let mut n_failed = 0;
-    for file in &files {
-        let published = match candidate(file) {
+    for (file, candidate) in found {
+        let published = match candidate {
             Ok(candidate) => {
                 let published = Publisher::publish(&publisher, candidate, PublishRule::Always).await;
                 published.map_err(|error| Failure::from_text(&error.to_string()))

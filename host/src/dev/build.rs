@@ -1,4 +1,6 @@
-//! Builds Rust projects for Wasm with the user's own cargo.
+//! Finds projects and builds them: by the command of their manifest, or as Rust with the user's own cargo.
+//!
+//! Next: `languages` for the tools of a build command, `command` for how it is run.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -6,6 +8,8 @@ use std::process::Stdio;
 use serde::Deserialize;
 use tokio::process::Command;
 
+use super::command;
+use crate::jumpscript::{Build, MANIFEST_FILE, Manifest};
 use crate::watch::IGNORED_FOLDERS;
 
 /// What a jumpscript written in Rust is compiled for.
@@ -19,13 +23,69 @@ const DEPTH_MAX: usize = 4;
 /// How much of a failed build's output is kept, from its beginning: the first error is the one that matters.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 
-/// A folder with a `Cargo.toml`.
+/// A folder with a `Cargo.toml`, or with a `jumpscript.toml` that says how it is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Project {
-    /// The package's name, or the folder's for a workspace.
+    /// The name in its manifest; of a package in Rust the package's, or the folder's for a workspace.
     pub name: String,
     /// The folder.
     pub root: PathBuf,
+    /// What makes its Wasm files.
+    pub(super) how: How,
+}
+
+/// What makes the Wasm files of a project.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// cargo, which also says what it made.
+    Cargo,
+    /// The command of the manifest.
+    Command(Build),
+    /// A manifest with a build command that cannot be read, and why.
+    Broken(String),
+}
+
+impl Project {
+    /// The project whose folder this is; `None` when it is a folder like any other.
+    pub(super) fn at(folder: &Path) -> Option<Self> {
+        let root = folder.to_path_buf();
+        if let Ok(text) = std::fs::read_to_string(folder.join(MANIFEST_FILE))
+            && has_build(&text)
+        {
+            let (name, how) = match Manifest::parse(&text) {
+                Ok(Manifest { name, build: Some(build), .. }) => (name, How::Command(build)),
+                Ok(Manifest { name, .. }) => (name, How::Cargo),
+                Err(text) => (None, How::Broken(format!("{}: {text}", folder.join(MANIFEST_FILE).display()))),
+            };
+            return Some(Self { name: name.unwrap_or_else(|| folder_name(folder)), root, how });
+        }
+        let is_rust = folder.join("Cargo.toml").is_file();
+        let name = || package_name(folder).unwrap_or_else(|| folder_name(folder));
+        is_rust.then(|| Self { name: name(), root, how: How::Cargo })
+    }
+
+    /// Whether a change of this file can change what is built. Build output and lock files, which builds write, cannot.
+    pub(super) fn is_source(&self, path: &Path) -> bool {
+        let Ok(inside) = path.strip_prefix(&self.root) else { return false };
+        let How::Command(build) = &self.how else {
+            return inside.file_name().is_some_and(|name| name != "Cargo.lock");
+        };
+        let output = Path::new(&build.output);
+        let is_output = match output.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => inside.starts_with(folder),
+            // Compilers write beside the file, too: `x.wasm.o`, `.x.wasm.part`.
+            _ => inside.to_string_lossy().contains(build.output.as_str()),
+        };
+        let is_watched = build.watch.is_empty()
+            || inside == Path::new(MANIFEST_FILE)
+            || build.watch.iter().any(|watched| inside.starts_with(watched));
+        is_watched && !is_output
+    }
+}
+
+/// Whether a manifest has the table `[build]`, also one that does not parse as a whole.
+fn has_build(manifest: &str) -> bool {
+    manifest.lines().any(|line| line.split('#').next().unwrap_or_default().trim() == "[build]")
 }
 
 /// A Wasm file that a build made.
@@ -45,9 +105,8 @@ pub fn find_projects(folder: &Path) -> Vec<Project> {
     let mut found = Vec::new();
     let mut waiting = vec![(folder.to_path_buf(), 0)];
     while let Some((folder, depth)) = waiting.pop() {
-        if folder.join("Cargo.toml").is_file() {
-            let name = package_name(&folder).unwrap_or_else(|| folder_name(&folder));
-            found.push(Project { name, root: folder });
+        if let Some(project) = Project::at(&folder) {
+            found.push(project);
             continue;
         }
         if depth == DEPTH_MAX {
@@ -83,6 +142,17 @@ fn package_name(folder: &Path) -> Option<String> {
 /// # Errors
 /// The compiler's own words, or why it could not be run.
 pub async fn build(project: &Project) -> Result<Vec<Artifact>, String> {
+    match &project.how {
+        How::Cargo => by_cargo(project).await,
+        How::Command(build) => {
+            let path = command::run(&project.root, build).await?;
+            Ok(vec![Artifact { name: project.name.clone(), path, folder: project.root.clone() }])
+        }
+        How::Broken(text) => Err(text.clone()),
+    }
+}
+
+async fn by_cargo(project: &Project) -> Result<Vec<Artifact>, String> {
     let mut command = Command::new("cargo");
     command.args(["build", "--profile", PROFILE, "--target", TARGET, "--message-format", "json-render-diagnostics"]);
     for setting in PROFILE_SETTINGS {
@@ -96,8 +166,7 @@ pub async fn build(project: &Project) -> Result<Vec<Artifact>, String> {
         format!("cannot run `cargo`: {error}\nhint: install Rust, then `rustup target add {TARGET}`")
     })?;
     if !output.status.success() {
-        let end = output.stderr.len().min(OUTPUT_BYTES_MAX);
-        let mut text = String::from_utf8_lossy(&output.stderr[..end]).trim_end().to_owned();
+        let mut text = beginning(&output.stderr);
         if text.contains("target may not be installed") {
             text.push_str(&format!("\nhint: rustup target add {TARGET}"));
         }
@@ -113,6 +182,11 @@ pub async fn build(project: &Project) -> Result<Vec<Artifact>, String> {
         ));
     }
     Ok(artifacts)
+}
+
+/// The beginning of what a compiler said.
+pub(super) fn beginning(said: &[u8]) -> String {
+    String::from_utf8_lossy(&said[..said.len().min(OUTPUT_BYTES_MAX)]).trim_end().to_owned()
 }
 
 /// One line of cargo's report.
@@ -164,8 +238,32 @@ mod tests {
         put("hello/inner/Cargo.toml", "[package]\nname = 'inner'\n");
         put("space/Cargo.toml", "[workspace]\nmembers = []\n");
         put("target/x/Cargo.toml", "[package]\nname = 'product'\n");
-        let names: Vec<String> = find_projects(folder.path()).into_iter().map(|project| project.name).collect();
-        assert_eq!(names, ["hello-there", "space"]);
+        put("py/jumpscript.toml", "name = 'snake'\n[build]\ncommand = 'x'\noutput = 'build/x.wasm'\n");
+        put("py/vendor/Cargo.toml", "[package]\nname = 'vendored'\n");
+        put("described/jumpscript.toml", "name = 'no-project'\n");
+        put("torn/jumpscript.toml", "[build] # soon\ncommand = 7\n");
+        let found = find_projects(folder.path());
+        let names: Vec<&str> = found.iter().map(|project| project.name.as_str()).collect();
+        assert_eq!(names, ["hello-there", "snake", "space", "torn"]);
+        assert!(matches!(&found[3].how, How::Broken(text) if text.contains("command")), "{:?}", found[3]);
+    }
+
+    #[test]
+    fn what_a_build_writes_is_no_source() {
+        let project = |output: &str, watch: &[&str]| {
+            let watch = watch.iter().map(|&path| path.to_owned()).collect();
+            let how = How::Command(Build { command: "x".to_owned(), output: output.to_owned(), watch });
+            Project { name: "p".to_owned(), root: PathBuf::from("/p"), how }
+        };
+        let counts = |project: &Project, path: &str| project.is_source(&Path::new("/p").join(path));
+        let plain = project("out/p.wasm", &[]);
+        assert!(counts(&plain, "app.py") && counts(&plain, "jumpscript.toml"));
+        assert!(!counts(&plain, "out/p.wasm") && !counts(&plain, "out/p.wasm.o"));
+        let beside = project("p.wasm", &[]);
+        assert!(counts(&beside, "main.c") && !counts(&beside, "p.wasm") && !counts(&beside, ".p.wasm.part"));
+        let narrow = project("out/p.wasm", &["src"]);
+        assert!(counts(&narrow, "src/app.js") && counts(&narrow, "jumpscript.toml") && !counts(&narrow, "notes.md"));
+        assert!(!plain.is_source(Path::new("/elsewhere/app.py")));
     }
 
     #[test]

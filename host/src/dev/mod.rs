@@ -1,7 +1,8 @@
 //! The development loop: build, publish, say so.
 //!
-//! A folder with a `Cargo.toml` is a project: it is built for Wasm when one of its files changes. Other `.wasm` files
-//! are published as they are. Unlike a scripts folder, this loop always publishes, whatever version is live.
+//! A folder with a `Cargo.toml`, or with a `jumpscript.toml` that has a `[build]` table, is a project: it is built for
+//! Wasm when one of its files changes. Other `.wasm` files are published as they are. Unlike a scripts folder, this loop
+//! always publishes, whatever version is live.
 //!
 //! Invariant: a build that fails and a file that is refused leave the live code as it is. What happens is told as
 //! [`Event`]s; nothing is printed here.
@@ -9,6 +10,7 @@
 //! Next: `build` for the compiler, `watch` for when a file counts as settled.
 
 mod build;
+mod command;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -180,15 +182,12 @@ impl Dev {
     }
 
     async fn mark_dirty(&mut self, changed: Vec<PathBuf>) {
-        if changed.iter().any(|path| path.file_name().is_some_and(|name| name == "Cargo.toml")) {
+        let makes_project = |path: &PathBuf| path.file_name().is_some_and(|n| n == "Cargo.toml" || n == MANIFEST_FILE);
+        if changed.iter().any(makes_project) {
             self.find_projects().await;
         }
         for path in changed {
-            // The lock file is written by the build itself.
-            let is_product = path.file_name().is_some_and(|name| name == "Cargo.lock");
-            if let Some(project) = self.project_of(&path)
-                && !is_product
-            {
+            if let Some(project) = self.project_of(&path).filter(|project| project.is_source(&path)) {
                 let root = project.root.clone();
                 self.dirty.insert(root);
             }
@@ -256,6 +255,23 @@ impl Dev {
             }
         }
     }
+}
+
+/// Builds the project whose folder this is, once, and gives its Wasm files; `None` when it is no project's.
+///
+/// # Errors
+/// The compiler's own words, the tool that is missing, or why the file cannot be read.
+pub async fn build_folder(folder: &Path) -> Option<Result<Vec<(PathBuf, Candidate)>, String>> {
+    let project = Project::at(folder)?;
+    let building = async {
+        let mut built = Vec::new();
+        for artifact in build(&project).await? {
+            let candidate = read_artifact(&artifact).await?;
+            built.push((artifact.path, candidate));
+        }
+        Ok(built)
+    };
+    Some(building.await)
 }
 
 /// A built file under its project's name, with the manifest beside the project's `Cargo.toml`.

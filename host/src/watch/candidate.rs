@@ -12,6 +12,9 @@ use super::index::Stamp;
 use crate::jumpscript::{LANGUAGES, Language, MANIFEST_BYTES_MAX, MANIFEST_FILE, SOURCE_BYTES_MAX, WASM_BYTES_MAX};
 use crate::ports::Candidate;
 
+/// How many folders above a Wasm file may have the manifest of the build that made it.
+const BUILD_DEPTH_MAX: usize = 4;
+
 /// Why a file is not a candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadError {
@@ -76,7 +79,7 @@ fn with_manifest(path: &Path, wasm: Vec<u8>) -> Result<Candidate, ReadError> {
 }
 
 /// The manifest that belongs to the file at `path`: `NAME.toml` beside it; for a Wasm file else `jumpscript.toml` in the
-/// same folder when no other Wasm file lies there.
+/// same folder when no other Wasm file lies there, else that of the project whose build makes the file.
 #[must_use]
 pub fn manifest_beside(path: &Path) -> Option<PathBuf> {
     let own = path.with_extension("toml");
@@ -88,7 +91,21 @@ pub fn manifest_beside(path: &Path) -> Option<PathBuf> {
         return None;
     }
     let shared = path.with_file_name(MANIFEST_FILE);
-    (shared.is_file() && wasm_files_beside(path).as_slice() == [path]).then_some(shared)
+    if shared.is_file() && wasm_files_beside(path).as_slice() == [path] {
+        return Some(shared);
+    }
+    manifest_of_build(path)
+}
+
+/// The manifest in a folder above whose `build.output` is this very file.
+fn manifest_of_build(path: &Path) -> Option<PathBuf> {
+    let path = fs::canonicalize(path).ok()?;
+    path.ancestors().skip(2).take(BUILD_DEPTH_MAX).find_map(|folder| {
+        let manifest = folder.join(MANIFEST_FILE);
+        let read: toml::Table = toml::from_str(&fs::read_to_string(&manifest).ok()?).ok()?;
+        let output = read.get("build")?.get("output")?.as_str()?.to_owned();
+        (fs::canonicalize(folder.join(output)).ok()? == path).then_some(manifest)
+    })
 }
 
 /// The Wasm file or script that the manifest at `path` belongs to, when there is one.
@@ -232,6 +249,19 @@ mod tests {
             assert!(matches!(read(&EMPTY[..n]), Err(ReadError::Unfinished(_))), "{n} bytes");
         }
         assert_eq!(read(EMPTY).unwrap().default_name, "x");
+    }
+
+    #[test]
+    fn what_a_build_makes_has_the_manifest_of_its_project() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("out/release")).unwrap();
+        for file in ["out/release/a.wasm", "out/release/b.wasm"] {
+            fs::write(root.join(file), EMPTY).unwrap();
+        }
+        fs::write(root.join("jumpscript.toml"), "[build]\ncommand = 'x'\noutput = 'out/release/a.wasm'\n").unwrap();
+        assert_eq!(manifest_beside(&root.join("out/release/a.wasm")), Some(root.join("jumpscript.toml")));
+        assert_eq!(manifest_beside(&root.join("out/release/b.wasm")), None, "another file of the same folder");
     }
 
     #[test]

@@ -156,8 +156,9 @@ impl Host {
         }
     }
 
+    /// Waits for a line that nobody has waited for or past, and that contains `part`.
     #[track_caller]
-    fn wait_for_new_line(&mut self, part: &str) -> String {
+    pub fn wait_for_new_line(&mut self, part: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {

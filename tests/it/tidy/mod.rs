@@ -14,7 +14,7 @@ const FILE_LINES_MAX: usize = 700;
 const FUNCTION_LINES_MAX: usize = 100;
 
 /// Outside packages that one folder alone may name, and what they are called in code.
-const ONE_FOLDER: [(&str, &[&str]); 16] = [
+const ONE_FOLDER: [(&str, &[&str]); 17] = [
     ("redis", &["store"]),
     ("wasmtime", &["sandbox"]),
     ("wasmtime_wasi", &["sandbox"]),
@@ -24,6 +24,7 @@ const ONE_FOLDER: [(&str, &[&str]); 16] = [
     ("hyper_util", &["http"]),
     ("tokio_rustls", &["sandbox"]),
     ("notify", &["watch"]),
+    ("include_dir", &["languages"]),
     ("clap", &["cli"]),
     ("comfy_table", &["cli"]),
     ("anyhow", &["cli", "host.rs"]),

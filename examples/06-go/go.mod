@@ -1,0 +1,3 @@
+module jumpscripts/ages
+
+go 1.21

@@ -1,0 +1,1 @@
+../../../host/templates/assemblyscript/assembly/wasi.ts

@@ -1,0 +1,3 @@
+module jumpscripts/{{name}}
+
+go 1.21

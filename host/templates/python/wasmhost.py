@@ -1,0 +1,167 @@
+"""What a jumpscript in Python needs beside the language: typed jobs, errors, log, progress, state, further jobs.
+
+    import wasmhost
+
+    def run(job):
+        return {"sum": job.args["a"] + job.args["b"]}
+
+    WitWorld = wasmhost.world(run)
+"""
+
+import json
+import logging
+import math
+import traceback
+from contextlib import contextmanager
+from functools import cached_property
+
+from componentize_py_types import Err
+from wit_world.imports import atomics as _atomics
+from wit_world.imports import jobs as _jobs
+from wit_world.imports import logging as _logging
+from wit_world.imports import progress as _progress
+from wit_world.imports import store as _store
+from wit_world.imports import types as _types
+
+
+class Reject(Exception):
+    """Ends the job for good: trying again cannot help. `raise Reject("no such customer")`"""
+
+
+class Retry(Exception):
+    """Asks for another attempt, not before `after` seconds; without it the host decides. `raise Retry("busy", after=5)`"""
+
+    def __init__(self, reason, after=None):
+        super().__init__(reason)
+        self.after = after
+
+
+class Job:
+    """One attempt at one job: id, queue, job_type, node, attempt, max_attempts, deadline_ms, enqueued_at_ms,
+    content_type, payload (bytes), metadata (pairs of texts), and the payload as `text` and as `args`."""
+
+    def __init__(self, record):
+        self.__dict__.update(record.__dict__)
+
+    @cached_property
+    def text(self):
+        """The payload as text."""
+        try:
+            return self.payload.decode()
+        except UnicodeDecodeError as error:
+            raise Reject(f"the payload is not UTF-8: {error}") from None
+
+    @cached_property
+    def args(self):
+        """The payload as JSON; None when it is empty."""
+        try:
+            return json.loads(self.text) if self.payload else None
+        except json.JSONDecodeError as error:
+            raise Reject(f"the payload is not JSON: {error}") from None
+
+
+def progress(percent, message=""):
+    """Reports how far the job has come: 0 to 100, and a few words."""
+    _progress.report(max(0, min(100, round(percent))), str(message))
+
+
+class Refused(Exception):
+    """The host did not do what it was asked for."""
+
+
+@contextmanager
+def _asking(what):
+    try:
+        yield
+    except Err as error:
+        raise Refused(f"{what}: {getattr(error.value, 'value', type(error.value).__name__)}") from None
+
+
+class State:
+    """Values by key that outlive the job: `State("visitors")`, which the manifest requests (`[permissions] state`), or
+    `State()`, the job's own. What is written commits with the result. Values are JSON."""
+
+    def __init__(self, name=""):
+        self._name = name
+        with _asking(f"state {name}"):
+            self._bucket = _store.open(name)
+
+    def get(self, key, default=None):
+        with _asking(f"state {self._name}, key {key}"):
+            value = self._bucket.get(key)
+        return default if value is None else json.loads(value)
+
+    def set(self, key, value):
+        with _asking(f"state {self._name}, key {key}"):
+            self._bucket.set(key, json.dumps(value, ensure_ascii=False).encode())
+
+    def delete(self, key):
+        with _asking(f"state {self._name}, key {key}"):
+            self._bucket.delete(key)
+
+    def increment(self, key, by=1):
+        with _asking(f"state {self._name}, key {key}"):
+            return _atomics.increment(self._bucket, key, by)
+
+
+def enqueue(queue, job_type, payload, *, content_type="", metadata=(), delay_ms=None, run_at_ms=None,
+            idempotency_key=None, priority=None, limit_key=None, max_attempts=None, timeout_ms=None):
+    """Enqueues a job when this one is done, and gives its id. The manifest requests the queue
+    (`[permissions] enqueue`). A text is the payload itself, other values become JSON."""
+    options = _jobs.Options(content_type, list(metadata), delay_ms, run_at_ms, idempotency_key, priority, limit_key,
+                            max_attempts, timeout_ms)
+    payload = payload.encode() if isinstance(payload, str) else _bytes(payload)
+    with _asking(f"enqueue into {queue}"):
+        return _jobs.enqueue(queue, job_type, payload, options)
+
+
+def cancelled():
+    """Whether the host is shutting down and waits for this job: a long one then raises `Retry`."""
+    return _jobs.cancelled()
+
+
+class _Handler(logging.Handler):
+    """Passes the log of every library to the host."""
+
+    def emit(self, record):
+        levels = _logging.Level
+        level = {10: levels.DEBUG, 20: levels.INFO, 30: levels.WARN, 40: levels.ERROR, 50: levels.CRITICAL}
+        nearest = level.get(record.levelno // 10 * 10, levels.TRACE)
+        context = "" if record.name == "root" else record.name
+        _logging.log(nearest, context, self.format(record))
+
+
+logging.basicConfig(level=logging.DEBUG, format="%(message)s", handlers=[_Handler()])
+log = logging.getLogger()
+
+
+def world(function):
+    """Makes the class that the build looks for, `WitWorld`, of a function from the job to its result.
+
+    The result may be bytes, None, or anything that `json.dumps` takes.
+    """
+
+    class WitWorld:
+        def run(self, record):
+            try:
+                return _bytes(function(Job(record)))
+            except Reject as error:
+                raise Err(_types.JobError_Reject(str(error))) from None
+            except Retry as error:
+                after = None if error.after is None else math.ceil(error.after * 1000)
+                raise Err(_types.JobError_Retry(_types.RetryInfo(after, str(error)))) from None
+            except Exception as error:
+                # The lines of the script, without the one above.
+                error.__traceback__ = error.__traceback__.tb_next
+                text = "".join(traceback.format_exception(error)).rstrip()
+                raise Err(_types.JobError_Failed(text)) from None
+
+    return WitWorld
+
+
+def _bytes(result):
+    if result is None:
+        return b""
+    if isinstance(result, (bytes, bytearray, memoryview)):
+        return bytes(result)
+    return json.dumps(result, ensure_ascii=False, separators=(",", ":")).encode()
