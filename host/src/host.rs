@@ -20,13 +20,14 @@ use tokio::task::JoinSet;
 
 use crate::bridge::{self, Bridge};
 use crate::config::{self, Config, Sources};
+use crate::executor::permits::{self, Permits};
 use crate::executor::wasm::{WasmExecutor, WasmOptions};
 use crate::http;
 use crate::job::{StoreId, visible};
 use crate::jumpscript::{self, Digest, Kind, Manifest, ScriptName};
 use crate::maintenance::Maintenance;
 use crate::node;
-use crate::permissions::KeepOut;
+use crate::permissions::{Ceiling, KeepOut};
 use crate::ports::{BoxFuture, Candidate, PublishError, PublishRule, Published, Publisher, Pulse};
 use crate::protocol::Protocol;
 use crate::sandbox::{self, Compiler, FirstTier, Sandbox};
@@ -114,7 +115,7 @@ impl Host {
         if concurrency < config.concurrency {
             tracing::warn!(asked = config.concurrency, concurrency, "concurrency lowered to the pool's size");
         }
-        let publisher = StorePublisher::new(store.clone()).checking(sandbox.clone());
+        let publisher = StorePublisher::new(store.clone(), config.ceiling.clone()).checking(sandbox.clone());
         let executor = Arc::new(wasm_executor(config, sandbox, &store, &options.url, concurrency)?);
         let pulse = Arc::new(Pulse::new());
         let running = Arc::clone(&executor);
@@ -124,6 +125,7 @@ impl Host {
         let (stop_worker, worker_stopped) = watch::channel(false);
         let (stop_rest, rest_stopped) = watch::channel(false);
         let (tell_faults, file_faults) = watch::channel(Vec::new());
+        let (tell_denied, denied) = watch::channel(Vec::new());
         let list_faults = bridge::Faults::default();
         let (tell_limits, limits) = watch::channel(config.health);
 
@@ -141,6 +143,7 @@ impl Host {
             data: config.data.clone(),
             pool_size,
             file_faults,
+            denied,
             queue_faults: worker.faults(),
             list_faults: list_faults.subscribe(),
             limits,
@@ -161,7 +164,8 @@ impl Host {
                 restorer.restore();
             }
         });
-        let maintenance = Maintenance::new(store.clone(), executor, worker.seen(), on_flushed, config.limits.done_ttl);
+        let (seen, done_ttl) = (worker.seen(), config.limits.done_ttl);
+        let maintenance = Maintenance::new(store.clone(), executor, seen, on_flushed, tell_denied, done_ttl);
 
         let mut services = Services { tasks: JoinSet::new(), stopped: rest_stopped };
         services.start("watchdog", |stopped| watchdog.run(stopped));
@@ -330,7 +334,8 @@ fn wasm_executor(
         node: config.node.clone(),
     };
     let (code, state) = (Arc::new(store.clone()), Arc::new(store.clone()));
-    WasmExecutor::start_threads(sandbox, code, state, tokio::runtime::Handle::current(), options)
+    let permits = Permits::new(config.ceiling.clone(), code.clone());
+    WasmExecutor::start_threads(sandbox, code, state, permits, tokio::runtime::Handle::current(), options)
         .map_err(|error| Error::Other(format!("cannot start the threads for guests: {error}")))
 }
 
@@ -485,19 +490,43 @@ pub(crate) fn guest_threads(redis_url: &str) -> NonZeroUsize {
     NonZeroUsize::new(if is_local { cores - 1 } else { cores }).unwrap_or(NonZeroUsize::MIN)
 }
 
+/// The bytes that are published for a file: the manifest beside it is embedded, so that the digest covers what was agreed
+/// to.
+///
+/// # Errors
+/// A sentence when the manifest is wrong.
+pub fn whole_file(candidate: Candidate) -> Result<Vec<u8>, String> {
+    match &candidate.manifest {
+        Some(text) => {
+            Manifest::parse(text)?;
+            Ok(jumpscript::embed_manifest(&candidate.wasm, text))
+        }
+        None => Ok(candidate.wasm),
+    }
+}
+
+/// Why code may not be published under a name.
+enum Refusal {
+    /// It requests what nobody has granted: a sentence with a hint.
+    Denied(String),
+    /// Redis did not say what is granted.
+    Store(store::Error),
+}
+
 /// Publishes files into the store, after the sandbox has looked at them.
 #[derive(Clone)]
 pub struct StorePublisher {
     store: Store,
     /// Where scripts' texts are read by their interpreters.
     sandbox: Option<Sandbox>,
+    ceiling: Ceiling,
 }
 
 impl StorePublisher {
-    /// Publishes into `store`.
+    /// Publishes into `store` what `ceiling` and the grants there allow.
     #[must_use]
-    pub const fn new(store: Store) -> Self {
-        Self { store, sandbox: None }
+    pub const fn new(store: Store, ceiling: Ceiling) -> Self {
+        Self { store, sandbox: None, ceiling }
     }
 
     /// Has the interpreters in `sandbox` read a script's text before it is published.
@@ -506,20 +535,28 @@ impl StorePublisher {
         Self { sandbox: Some(sandbox), ..self }
     }
 
+    /// Compares what code requests with what it is allowed under its name.
+    async fn check_permissions(&self, name: &ScriptName, digest: &Digest, manifest: &Manifest) -> Result<(), Refusal> {
+        if manifest.permissions.is_empty() {
+            return Ok(());
+        }
+        let mut found = self.store.code_grants(digest).await.map_err(Refusal::Store)?;
+        found.names.push(name.to_string());
+        permits::permit(&self.ceiling, &found, digest, &manifest.permissions).map(drop).map_err(|denied| {
+            let what = denied.what();
+            Refusal::Denied(format!("{what}\nhint: {}; or allow it in the host's configuration", denied.command()))
+        })
+    }
+
     async fn publish(&self, candidate: Candidate, how: How) -> Result<Published, PublishError> {
         let file = visible(&candidate.file);
         let refused = |text: String| PublishError::Refused(format!("`{file}`: {text}"));
-        let (wasm, kind, manifest) = match self.source(&candidate).await? {
+        let default_name = candidate.default_name.clone();
+        let source = self.source(&candidate).await?;
+        let (wasm, kind, manifest) = match source {
             Some(source) => (source.encode(), Kind::Source, source.manifest().map_err(refused)?),
             None => {
-                let wasm = match &candidate.manifest {
-                    Some(text) => {
-                        Manifest::parse(text).map_err(refused)?;
-                        // The digest covers the manifest: what was agreed to is what runs.
-                        jumpscript::embed_manifest(&candidate.wasm, text)
-                    }
-                    None => candidate.wasm,
-                };
+                let wasm = whole_file(candidate).map_err(refused)?;
                 let inspection = Sandbox::inspect(&wasm).map_err(|error| match error.hint() {
                     Some(hint) => refused(format!("{error}\nhint: {hint}")),
                     None => refused(error.to_string()),
@@ -528,12 +565,14 @@ impl StorePublisher {
             }
         };
         manifest.check().map_err(refused)?;
-        let organization = manifest.organization.as_deref().unwrap_or(jumpscript::OWN_ORGANIZATION);
-        let name = manifest.name.as_deref().unwrap_or(&candidate.default_name);
-        let name = ScriptName::new(organization, name).map_err(refused)?;
+        let name = manifest.script_name(&default_name).map_err(refused)?;
         let version = manifest.version.clone().unwrap_or_default();
-        let script = NewJumpscript { name: name.clone(), kind, manifest };
         let digest = Digest::of(&wasm);
+        self.check_permissions(&name, &digest, &manifest).await.map_err(|refusal| match refusal {
+            Refusal::Denied(text) => refused(text),
+            Refusal::Store(error) => PublishError::of_store(&file, &error),
+        })?;
+        let script = NewJumpscript { name: name.clone(), kind, manifest };
         let published = self.store.publish(&script, &wasm, how).await;
         let published = published.map_err(|error| PublishError::of_store(&file, &error))?;
         let is_live = published.digest == digest;

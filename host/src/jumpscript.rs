@@ -338,6 +338,15 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The name that it is published under, when the file's own would be `default_name`.
+    ///
+    /// # Errors
+    /// A sentence that names the part and the rule.
+    pub fn script_name(&self, default_name: &str) -> Result<ScriptName, String> {
+        let organization = self.organization.as_deref().unwrap_or(OWN_ORGANIZATION);
+        ScriptName::new(organization, self.name.as_deref().unwrap_or(default_name))
+    }
+
     /// The timeout of an attempt whose job names none.
     #[must_use]
     pub fn attempt_timeout(&self) -> Option<Duration> {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::effects::Bucket;
 use crate::jumpscript::{Digest, ScriptName};
+use crate::permissions::Permissions;
 
 /// How serious a log line is; the levels of `wasi:logging`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,6 +120,26 @@ impl State for NoState {
     fn keys(&self, _: Bucket, _: u64) -> BoxFuture<'static, Result<StatePage, String>> {
         Box::pin(std::future::ready(Ok(StatePage::default())))
     }
+}
+
+/// What Redis says about the permissions of code.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CodeGrants {
+    /// The revision of the jumpscripts at which this was read, or an older one; 0 when nothing was ever published.
+    pub rev: u64,
+    /// The names under which wasmhost published the code; none when another program put it there.
+    pub names: Vec<String>,
+    /// What was granted to this very code.
+    pub granted: Permissions,
+}
+
+/// Where grants lie.
+pub trait GrantSource: Send + Sync {
+    /// What is granted to the code of a digest.
+    ///
+    /// # Errors
+    /// A sentence when the source did not answer; trying again may help.
+    fn grants<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<CodeGrants, String>>;
 }
 
 /// A future behind a pointer, for traits that are used as objects.

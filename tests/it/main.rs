@@ -17,6 +17,7 @@ mod languages;
 mod main_job;
 mod node;
 mod operate;
+mod permissions;
 mod producers;
 mod readme;
 mod replay;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+use wasmhost::executor::permits::Permits;
 use wasmhost::executor::wasm::{WasmExecutor, WasmOptions};
 use wasmhost::executor::{Attempt, Completions, Executor as _};
 use wasmhost::job::{NewJob, Reserved, StoreId};
 use wasmhost::jumpscript::{Digest, Kind, Manifest, embed_manifest};
 use wasmhost::outcome::Outcome;
+use wasmhost::permissions::Ceiling;
 use wasmhost::ports::{NoSink, PublishRule};
 use wasmhost::sandbox::{Call, CancelFlag, Options, Sandbox};
 use wasmhost::store::{self, End, NewJumpscript, QueueShare, Reserve, Settle, Settled, Store, new_token};
@@ -131,7 +133,10 @@ impl State {
             node: "bench".to_owned(),
         };
         let (code, state) = (Arc::new(store.clone()), Arc::new(store.clone()));
-        let executor = WasmExecutor::start_threads(sandbox, code, state, Handle::current(), options).unwrap();
+        let mut ceiling = Ceiling::default();
+        ceiling.allow_requested();
+        let permits = Permits::new(ceiling, code.clone());
+        let executor = WasmExecutor::start_threads(sandbox, code, state, permits, Handle::current(), options).unwrap();
         let raw = redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
         Self { store, executor, completions: Completions::new(), raw }
     }

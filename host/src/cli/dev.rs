@@ -36,6 +36,9 @@ pub(super) struct DevArgs {
     /// Where jumpscripts may send HTTP requests, such as api.example.com:443 or 127.0.0.1:* (repeatable) [env: WASMHOST_ALLOW_HTTP]
     #[arg(long = "allow-http", value_name = "HOST:PORT")]
     allow_http: Vec<HttpPattern>,
+    /// Allow whatever a manifest requests, but HTTP: for code of your own [env: WASMHOST_ALLOW_REQUESTED]
+    #[arg(long)]
+    allow_requested: bool,
     /// Log lines of the host: error, warn, info, debug, trace, or directives
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     log: String,
@@ -51,6 +54,7 @@ pub(super) async fn run(global: Global, args: DevArgs) -> Result<ExitCode, Failu
         log_level: Some(args.log),
         http_listen: args.http,
         allow_http: some(args.allow_http),
+        allow_requested: args.allow_requested.then_some(true),
         ..global.given()
     };
     let mut config = global.load(given)?;

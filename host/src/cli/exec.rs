@@ -46,6 +46,9 @@ pub(super) struct ExecArgs {
     /// Where it may send HTTP requests, when its manifest asks for it (repeatable) [env: WASMHOST_ALLOW_HTTP]
     #[arg(long = "allow-http", value_name = "HOST:PORT")]
     allow_http: Vec<HttpPattern>,
+    /// Allow whatever its manifest requests, but HTTP: for code of your own [env: WASMHOST_ALLOW_REQUESTED]
+    #[arg(long)]
+    allow_requested: bool,
 }
 
 /// Runs the command.
@@ -57,7 +60,11 @@ pub(super) async fn run(global: Global, args: ExecArgs) -> Result<ExitCode, Fail
         (None, None) => Vec::new(),
     };
     let memory_bytes_max = args.memory.map_or(MEMORY_BYTES_MAX, |mib| mib as usize * 1024 * 1024);
-    let config = global.load(Given { allow_http: some(args.allow_http), ..global.given() })?;
+    let config = global.load(Given {
+        allow_http: some(args.allow_http),
+        allow_requested: args.allow_requested.then_some(true),
+        ..global.given()
+    })?;
     config.notes.iter().for_each(|note| print::note(&format!("warning: {note}")));
     let local = Local::new(&config, memory_bytes_max)?;
     let code = match Language::of(&args.file) {

@@ -7,7 +7,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::exec::read_file;
+use super::grants::print_needs;
 use super::{Failure, Global, Output, print};
+use crate::config::Origin;
 use crate::job::visible;
 use crate::jumpscript::{Digest, Kind, Language, Manifest, Source, WASM_BYTES_MAX};
 use crate::sandbox::{Inspection, Sandbox};
@@ -30,9 +32,9 @@ struct Shape<'a> {
 }
 
 /// Runs the command.
-pub(super) fn run(global: &Global, args: &InspectArgs) -> Result<ExitCode, Failure> {
+pub(super) async fn run(global: Global, args: InspectArgs) -> Result<ExitCode, Failure> {
     if let Some(language) = Language::of(&args.file) {
-        return text(global, language, &args.file);
+        return text(&global, language, &args.file);
     }
     let wasm = read_file(&args.file, WASM_BYTES_MAX)?;
     let inspection = Sandbox::inspect(&wasm)?;
@@ -47,6 +49,7 @@ pub(super) fn run(global: &Global, args: &InspectArgs) -> Result<ExitCode, Failu
         });
     } else {
         print_text(&inspection);
+        print_permissions(&global, &args.file, &inspection).await?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -99,6 +102,20 @@ fn print_text(inspection: &Inspection) {
         }
         _ => print::line("manifest  none"),
     }
+}
+
+/// What it requests, beside who allows it. Grants are looked up where a Redis is named; the file alone says nothing of
+/// them.
+async fn print_permissions(global: &Global, file: &Path, inspection: &Inspection) -> Result<(), Failure> {
+    let Some(manifest) = inspection.manifest.as_ref().filter(|manifest| !manifest.permissions.is_empty()) else {
+        return Ok(());
+    };
+    let config = global.load(global.given())?;
+    let is_named = config.setting("redis.url").is_some_and(|setting| setting.origin != Origin::Default);
+    let store = if is_named { Some(global.connect().await?) } else { None };
+    let stem = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let name = manifest.script_name(&stem).map_or(stem, |name| name.to_string());
+    print_needs(global, store.as_ref(), &inspection.digest, Some(&name), &manifest.permissions).await
 }
 
 /// Where it asks to send HTTP requests.

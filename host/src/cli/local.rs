@@ -13,18 +13,22 @@ use crate::config::Config;
 use crate::host::shipped_interpreter;
 use crate::job::visible_lines;
 use crate::jumpscript::{Digest, Language, Source, WASM_BYTES_MAX};
+use crate::permissions::{Ceiling, Granted, Permissions};
 use crate::ports::{Candidate, JobSink, Level};
 use crate::sandbox::{Call, Compiler, Finished, FirstTier, HostCalls, Options, Sandbox, Script};
 
 /// A sandbox for an author: one instance, backtraces with source lines.
 pub(super) struct Local {
     sandbox: Sandbox,
+    ceiling: Ceiling,
 }
 
 /// Code that is ready to run.
 pub(super) struct Code {
     /// The code.
     pub(super) script: Arc<Script>,
+    /// What it may do beyond computing.
+    granted: Arc<Granted>,
     /// Bytes of its Wasm file.
     pub(super) wasm_bytes: usize,
     /// How long it took to get it ready: the compiler, mostly.
@@ -57,14 +61,33 @@ impl Local {
             http,
             ..Options::default()
         };
-        Ok(Self { sandbox: Sandbox::new(options)? })
+        Ok(Self { sandbox: Sandbox::new(options)?, ceiling: config.ceiling.clone() })
     }
 
-    /// Compiles a Wasm file.
+    /// Compiles a Wasm file, and gives it what the configuration allows of its requests: grants lie in Redis.
     pub(super) fn load(&self, wasm: &[u8]) -> Result<Code, Failure> {
         let start = Instant::now();
         let script = self.sandbox.load(Digest::of(wasm), wasm)?;
-        Ok(Code { script, wasm_bytes: wasm.len(), ready_in: start.elapsed() })
+        let ready_in = start.elapsed();
+        let granted = self.granted(&script)?;
+        Ok(Code { script, granted, wasm_bytes: wasm.len(), ready_in })
+    }
+
+    /// What code may do here.
+    fn granted(&self, script: &Script) -> Result<Arc<Granted>, Failure> {
+        let manifest = script.manifest();
+        let name = manifest.script_name("unnamed").map_err(Failure::usage)?.to_string();
+        let request = &manifest.permissions;
+        let mut allowed = self.ceiling.of([name.as_str()]);
+        // Its state ends with it, and nobody takes its jobs: these two harm nobody.
+        let harmless =
+            Permissions { state: request.state.clone(), enqueue: request.enqueue.clone(), ..Permissions::default() };
+        allowed.add(&harmless);
+        let granted = Granted::of(request, &allowed).map_err(|missing| {
+            Failure::new(format!("the jumpscript requests {}, which is not allowed here", missing.in_words()))
+                .hint("code of your own: `--allow-requested`; else a table [permissions] in the file of `--config`")
+        })?;
+        Ok(Arc::new(granted))
     }
 
     /// The text of a script on its interpreter: the named file, else what ships beside this program.
@@ -90,15 +113,15 @@ impl Local {
     pub(super) fn load_source(&self, source: &[u8], interpreter: &[u8]) -> Result<Code, Failure> {
         let code = self.load(interpreter)?;
         let script = self.sandbox.link_source(Digest::of(source), source, &code.script)?;
-        Ok(Code { script, wasm_bytes: source.len(), ..code })
+        let granted = self.granted(&script)?;
+        Ok(Code { script, granted, wasm_bytes: source.len(), ..code })
     }
 
     /// Runs one attempt; `listener` hears what it says.
     pub(super) async fn run(&self, code: &Code, call: Call, listener: &Arc<Listener>) -> Ran {
         let memory_bytes_max = call.memory_bytes_max;
         let sink = Arc::clone(listener) as Arc<dyn JobSink>;
-        // Its state ends with it, and nobody takes its jobs: what the manifest requests harms nobody.
-        let call = Call { sink, granted: code.script.requested(), ..call };
+        let call = Call { sink, granted: Arc::clone(&code.granted), ..call };
         let (finished, calls) = self.sandbox.run_counted(&code.script, call).await;
         Ran { finished, calls, log_lines: listener.lines.load(Ordering::Relaxed), memory_bytes_max }
     }

@@ -13,10 +13,12 @@ mod effects;
 mod exec;
 mod failure;
 mod filter;
+mod grants;
 mod inspect;
 mod jobs;
 mod lines;
 mod local;
+mod needs;
 mod new;
 mod print;
 mod profile;
@@ -151,6 +153,9 @@ enum Command {
     /// Look at published jumpscripts and what was live before, go back to it, remove them
     #[command(subcommand)]
     Scripts(scripts::ScriptsCommand),
+    /// Grant permissions to the code of jumpscripts, list what is granted, take it back
+    #[command(subcommand)]
+    Grants(grants::GrantsCommand),
     /// Enqueue a job, or many
     #[command(after_help = submit::EXAMPLES)]
     Submit(Box<submit::SubmitArgs>),
@@ -199,7 +204,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             crate::sandbox::compile_artifact()?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Inspect(args) => inspect::run(&global, &args),
+        Command::Inspect(args) => wait(inspect::run(global, args)),
         Command::New(args) => new::run(&global, args),
         Command::Exec(args) => wait(exec::run(global, args)),
         Command::Test(args) => wait(test::run(global, args)),
@@ -208,6 +213,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Dev(args) => wait(dev::run(global, args)),
         Command::Publish(args) => wait(publish::run(global, args)),
         Command::Scripts(command) => wait(scripts::run(global, command)),
+        Command::Grants(command) => wait(grants::run(global, command)),
         Command::Submit(args) => wait(submit::run(global, *args)),
         Command::Jobs(command) => wait(jobs::run(global, command)),
         Command::Queues(command) => wait(queues::run(global, command)),

@@ -43,9 +43,9 @@ pub(super) async fn run(global: Global, args: PublishArgs) -> Result<ExitCode, F
     }
     // Wasm first: a script that is published with its interpreter needs it.
     found.sort_by_key(|(file, _)| Language::of(file).is_some());
-    let mut publisher = StorePublisher::new(global.connect().await?);
+    let config = global.load(global.given())?;
+    let mut publisher = StorePublisher::new(global.connect().await?, config.ceiling.clone());
     if found.iter().any(|(file, _)| Language::of(file).is_some()) {
-        let config = global.load(global.given())?;
         let options = crate::host::sandbox_options(&config, own_compiler());
         // Only to read texts; nothing of it outlives this command.
         let first_tier = FirstTier { is_optimised: false, ..options.first_tier };

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use super::grants::print_needs;
 use super::{Failure, Global, Output, print};
 use crate::clock::Timestamp;
 use crate::job::visible;
@@ -80,7 +81,11 @@ pub(super) async fn run(global: Global, command: ScriptsCommand) -> Result<ExitC
             };
             match global.output {
                 Output::Json => print::json(&script),
-                Output::Text => show(&script),
+                Output::Text => {
+                    show(&script);
+                    let request = &script.manifest.permissions;
+                    print_needs(&global, Some(&store), &script.digest, None, request).await?;
+                }
             }
             Ok(ExitCode::SUCCESS)
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::error::{Error, Origin};
 use super::value::{Environment, Hardening, LogFormat, Queue, Secret, Value};
 use crate::job::visible;
-use crate::permissions::HttpPattern;
+use crate::permissions::{Ceiling, HttpPattern};
 use crate::protocol::Protocol;
 
 /// One row of the table.
@@ -187,6 +187,12 @@ settings! {
     #[doc = "Where jumpscripts may send HTTP requests, when their manifests ask for it. What is not public must be named by its address or whole name."]
     allow_http: Vec<HttpPattern> = "allow_http", "WASMHOST_ALLOW_HTTP", "--allow-http", default "none",
         rule "`HOST:PORT`: a name, `*.NAME`, an address (IPv6 in brackets) or `*`; a number or `*`; at most 100", live false, secret false;
+    #[doc = "What jumpscripts may be given when their manifests ask for it: tables `[permissions.\"organization/name\"]`, `[permissions.\"organization/*\"]` and `[permissions.\"*\"]` (docs/permissions.md)."]
+    permissions: Ceiling = "permissions", "WASMHOST_PERMISSIONS", "", default "none",
+        rule "tables with the keys http, state, config, secrets, enqueue, env, files and facts; in the variable an inline table of TOML", live false, secret false;
+    #[doc = "Allows every jumpscript whatever its manifest requests, but HTTP: for a developer's own code in `dev` and `exec`."]
+    allow_requested: bool = "allow_requested", "WASMHOST_ALLOW_REQUESTED", "--allow-requested", default "false",
+        rule "true or false", live false, secret false;
     #[doc = "Where the host serves health, metrics and the job API over HTTP. Without a token only on this machine."]
     http_listen: String = "http.listen", "WASMHOST_HTTP", "--http", default "none",
         rule "`ADDRESS:PORT`: an address, IPv6 in brackets, or localhost; port 0 takes a free one; without a token a loopback address", live false, secret false;

@@ -16,6 +16,7 @@ use super::{
 };
 use super::{check, redis_url};
 use crate::job::{QUEUE, visible};
+use crate::permissions::Ceiling;
 use crate::protocol::{Protocol, hero};
 use crate::retry::{self, RetryPolicy};
 
@@ -62,6 +63,11 @@ impl Merge<'_> {
         let roles = self.take("roles", |g| g.roles.clone(), Vec::new, |v| check::check_roles(v))?;
         let scripts = self.take_optional("scripts", |g| g.scripts.clone());
         let allow_http = self.take("allow_http", |g| g.allow_http.clone(), Vec::new, |v| check::check_allow_http(v))?;
+        let mut ceiling = self.take("permissions", |g| g.permissions.clone(), Ceiling::default, |_| Ok(()))?;
+        ceiling.allow_http(&allow_http);
+        if self.take("allow_requested", |g| g.allow_requested, || false, |_| Ok(()))? {
+            ceiling.allow_requested();
+        }
         let http = self.http()?;
         let data_default = data_folder(self.sources);
         let data = self.take("data", |g| g.data.clone(), || data_default, |_| Ok(()))?;
@@ -113,6 +119,7 @@ impl Merge<'_> {
             roles,
             scripts,
             allow_http,
+            ceiling,
             kubernetes_api,
             http,
             data,

@@ -26,7 +26,7 @@ pub use reference::configuration_markdown;
 pub use value::{Environment, Hardening, LogFormat, Queue, Secret, WEIGHT_MAX};
 
 use crate::job::visible;
-use crate::permissions::HttpPattern;
+use crate::permissions::{Ceiling, HttpPattern};
 use crate::protocol::Protocol;
 use crate::retry::RetryPolicy;
 
@@ -179,6 +179,8 @@ pub struct Config {
     pub scripts: Option<PathBuf>,
     /// Where jumpscripts may send HTTP requests.
     pub allow_http: Vec<HttpPattern>,
+    /// What jumpscripts may be given, `allow_http` included.
+    pub ceiling: Ceiling,
     /// The host and port of the Kubernetes API, inside a pod: no jumpscript reaches it.
     pub kubernetes_api: Option<(String, u16)>,
     /// What is served over HTTP, and to whom.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::clock::{format_duration, parse_duration};
 use crate::job::{check_name, visible};
-use crate::permissions::HttpPattern;
+use crate::permissions::{Ceiling, HttpPattern, Permissions};
 use crate::protocol::Protocol;
 
 /// Largest weight of a queue.
@@ -151,6 +151,25 @@ impl Value for Vec<HttpPattern> {
 
     fn show(&self) -> String {
         self.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Value for Ceiling {
+    const EXPECTED: &'static str = "must be tables such as { \"acme/mail\" = { enqueue = [\"mail-*\"] } }";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let value = format!("it = {text}").parse::<toml::Table>().map_err(|_| Self::EXPECTED.to_owned())?;
+        value.get("it").map_or_else(|| Err(Self::EXPECTED.to_owned()), Self::from_toml)
+    }
+
+    fn from_toml(value: &toml::Value) -> Result<Self, String> {
+        value.as_table().map_or_else(|| Err(Self::EXPECTED.to_owned()), Self::from_tables)
+    }
+
+    fn show(&self) -> String {
+        let table =
+            |(name, permissions): (&str, &Permissions)| format!("{}: {}", visible(name), permissions.in_words());
+        self.tables().map(table).collect::<Vec<_>>().join("; ")
     }
 }
 

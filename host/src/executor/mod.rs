@@ -9,6 +9,7 @@
 //! Next: `executor/wasm.rs`, then `worker/settle.rs` for what becomes of an outcome.
 
 pub mod native;
+pub mod permits;
 pub mod wasm;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,6 +42,8 @@ pub struct Attempt {
     pub cancel: CancelFlag,
     /// What the code's manifest says about retries; nothing as long as the code is not loaded.
     pub manifest_retry: RetryWish,
+    /// The revision of jumpscripts and grants that the job was handed out with; 0 when nobody knows.
+    pub rev: u64,
     /// What its code may do beyond computing.
     pub granted: Arc<Granted>,
     /// Where its end goes; taken by the first end.
@@ -57,6 +60,7 @@ impl Attempt {
             sink,
             cancel,
             manifest_retry: RetryWish::default(),
+            rev: 0,
             granted: Granted::none(),
             completions: Some(Arc::clone(completions)),
         }

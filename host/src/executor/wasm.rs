@@ -22,13 +22,13 @@ use std::thread::JoinHandle;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
+use super::permits::{Permit, Permits};
 use super::{Attempt, Executor};
 use crate::clock::Timestamp;
 use crate::effects::Bucket;
 use crate::job::{Reserved, TIMEOUT};
 use crate::jumpscript::{Digest, Source};
 use crate::outcome::{Outcome, Usage};
-use crate::permissions::Granted;
 use crate::ports::{BoxFuture, CodeSource, State, StatePage, StateValues};
 use crate::sandbox::{Call, Finished, Sandbox, Script};
 
@@ -55,6 +55,7 @@ pub struct WasmOptions {
 pub struct WasmExecutor {
     shared: Arc<Shared>,
     code: Arc<dyn CodeSource>,
+    permits: Arc<Permits>,
     io: tokio::runtime::Handle,
     /// Attempts that wait for their code, by digest: one fetch and one compilation serve them all.
     loading: Arc<Mutex<HashMap<Digest, Vec<Attempt>>>>,
@@ -79,8 +80,8 @@ impl WasmExecutor {
         self.shared.live.load(Ordering::Relaxed)
     }
 
-    /// Starts the guest threads. `code` is asked for what this node does not have, `state` for what jumpscripts read;
-    /// both, and compiling, run on `io`.
+    /// Starts the guest threads. `code` is asked for what this node does not have, `state` for what jumpscripts read,
+    /// `permits` for what code may do; all of it, and compiling, run on `io`.
     ///
     /// # Errors
     /// The system's own when it gives no thread.
@@ -88,6 +89,7 @@ impl WasmExecutor {
         sandbox: Sandbox,
         code: Arc<dyn CodeSource>,
         state: Arc<dyn State>,
+        permits: Permits,
         io: tokio::runtime::Handle,
         options: WasmOptions,
     ) -> std::io::Result<Self> {
@@ -113,13 +115,19 @@ impl WasmExecutor {
                     .spawn(move || LocalSet::new().block_on(&runtime, run_guests(&shared)))
             })
             .collect::<std::io::Result<Vec<_>>>()?;
-        Ok(Self { shared, code, io, loading: Arc::default(), threads })
+        Ok(Self { shared, code, permits: Arc::new(permits), io, loading: Arc::default(), threads })
     }
 
     /// The sandbox that runs the attempts.
     #[must_use]
     pub fn sandbox(&self) -> &Sandbox {
         &self.shared.sandbox
+    }
+
+    /// What decides on the permissions of code.
+    #[must_use]
+    pub fn permits(&self) -> &Permits {
+        &self.permits
     }
 
     /// Has code ready in memory before a job asks for it.
@@ -129,7 +137,7 @@ impl WasmExecutor {
         }
     }
 
-    /// Fetches, compiles and links code, then runs the attempts that wait for it.
+    /// Fetches, compiles and links code, asks what it may do, then runs the attempts that wait for it.
     fn load(&self, digest: Digest, attempt: Option<Attempt>) {
         let mut loading = lock(&self.loading);
         if let Some(waiting) = loading.get_mut(&digest) {
@@ -140,12 +148,24 @@ impl WasmExecutor {
         drop(loading);
 
         let (shared, code, loading) = (Arc::clone(&self.shared), Arc::clone(&self.code), Arc::clone(&self.loading));
+        let permits = Arc::clone(&self.permits);
         self.io.spawn(async move {
             let loaded = load_code(&shared.sandbox, code.as_ref(), digest).await;
             let waiting = lock(&loading).remove(&digest).unwrap_or_default();
             for attempt in waiting {
                 match &loaded {
-                    Ok(script) => shared.push(attempt, Arc::clone(script)),
+                    Ok(script) => {
+                        let permit = match permits.known(&digest, script.manifest(), attempt.rev) {
+                            Some(permit) => Ok(permit),
+                            None => permits.look_up(&digest, script.manifest()).await,
+                        };
+                        match permit {
+                            Ok(permit) => shared.admit(attempt, Arc::clone(script), permit),
+                            Err(reason) => {
+                                attempt.finish(Outcome::Retry { after: None, reason }, Usage::default());
+                            }
+                        }
+                    }
                     Err(LoadError::Away(message)) => {
                         let outcome = Outcome::Retry { after: None, reason: message.clone() };
                         attempt.finish(outcome, Usage::default());
@@ -165,9 +185,11 @@ impl Executor for WasmExecutor {
             let reason = format!("no jumpscript serves the type `{}`", crate::job::visible(&attempt.job.job_type));
             return attempt.finish(Outcome::Rejected { reason }, Usage::default());
         };
-        match self.shared.sandbox.cached(&digest) {
-            Some(script) => self.shared.push(attempt, script),
-            None => self.load(digest, Some(attempt)),
+        let script = self.shared.sandbox.cached(&digest);
+        let permit = script.as_ref().and_then(|script| self.permits.known(&digest, script.manifest(), attempt.rev));
+        match (script, permit) {
+            (Some(script), Some(permit)) => self.shared.admit(attempt, script, permit),
+            _ => self.load(digest, Some(attempt)),
         }
     }
 }
@@ -293,6 +315,19 @@ async fn load_or_fetch(sandbox: &Sandbox, code: &dyn CodeSource, digest: Digest)
 }
 
 impl Shared {
+    /// Has an attempt run with its permissions, or ends it for want of them.
+    fn admit(&self, mut attempt: Attempt, script: Arc<Script>, permit: Permit) {
+        match permit {
+            Ok(granted) => {
+                attempt.granted = granted;
+                self.push(attempt, script);
+            }
+            Err(denied) => {
+                attempt.finish(Outcome::Rejected { reason: denied.to_string() }, Usage::default());
+            }
+        }
+    }
+
     fn push(&self, attempt: Attempt, script: Arc<Script>) {
         lock(&self.queue).push_back((attempt, script));
         self.wake.notify_one();
@@ -324,9 +359,6 @@ impl Shared {
         let mut call = call_of(&mut attempt, &self.options, &script);
         if script.has_effects() {
             call.state = Some(Arc::clone(&self.state));
-            if *call.granted == Granted::default() {
-                call.granted = script.requested();
-            }
         }
         let Finished { outcome, usage, effects } = self.sandbox.run(&script, call).await;
         attempt.finish_with(outcome, usage, effects);

@@ -39,6 +39,7 @@ pub struct Maintenance {
     executor: Arc<WasmExecutor>,
     seen: watch::Receiver<Seen>,
     on_flushed: Box<dyn Fn() + Send>,
+    denied: watch::Sender<Vec<String>>,
     pace: Pace,
     live: HashMap<ScriptName, Digest>,
     /// The check over the records that was last looked at.
@@ -47,18 +48,20 @@ pub struct Maintenance {
 }
 
 impl Maintenance {
-    /// `seen` is the worker's; `on_flushed` is called when Redis has lost the jumpscripts; done rows of other programs
-    /// live for `done_ttl`.
+    /// `seen` is the worker's; `on_flushed` is called when Redis has lost the jumpscripts; `denied` is told which
+    /// published jumpscripts request what nobody has granted, a sentence each; done rows of other programs live for
+    /// `done_ttl`.
     #[must_use]
     pub fn new(
         store: Store,
         executor: Arc<WasmExecutor>,
         seen: watch::Receiver<Seen>,
         on_flushed: Box<dyn Fn() + Send>,
+        denied: watch::Sender<Vec<String>>,
         done_ttl: Duration,
     ) -> Self {
         let pace = Pace { done_ttl, ..Pace::default() };
-        Self { store, executor, seen, on_flushed, pace, live: HashMap::new(), checked: String::new(), rev: 0 }
+        Self { store, executor, seen, on_flushed, denied, pace, live: HashMap::new(), checked: String::new(), rev: 0 }
     }
 
     /// Runs until `stop` turns true.
@@ -114,8 +117,13 @@ impl Maintenance {
     async fn prepare(&mut self) {
         let Ok(index) = self.store.index().await else { return };
         let mut live = HashMap::new();
+        let mut denied = Vec::new();
         for script in index.scripts {
             let Ok(name) = script.script_name() else { continue };
+            let request = &script.manifest.permissions;
+            if let Ok(Some(missing)) = self.executor.permits().denied(&script.digest, request).await {
+                denied.push(format!("`{name}`: {missing}"));
+            }
             let replaced = self.live.get(&name).filter(|digest| **digest != script.digest);
             if replaced.is_some_and(|digest| self.executor.sandbox().cached(digest).is_some()) {
                 tracing::info!(script = %name, digest = %script.digest.short(), "new code");
@@ -126,6 +134,7 @@ impl Maintenance {
         self.live = live;
         // Texts find their interpreters anew.
         self.executor.sandbox().forget_sources();
+        self.denied.send_if_modified(|old| std::mem::replace(old, denied.clone()) != denied);
     }
 }
 

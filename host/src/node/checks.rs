@@ -402,6 +402,19 @@ pub fn scripts(faults: &[String]) -> Check {
     Check::new("scripts", "scripts", found)
 }
 
+/// Published jumpscripts that request what nobody has granted. Their jobs are rejected, others go on: amber.
+#[must_use]
+pub fn permissions(denied: &[String]) -> Check {
+    let found = match denied {
+        [] => Found::ok("permissions: 0 jumpscripts without a grant, limit 0"),
+        [first, ..] => Found::warning(
+            format!("permissions: {} jumpscripts without a grant, limit 0; the first: {first}", denied.len()),
+            "grant what it requests, or publish a version that requests less",
+        ),
+    };
+    Check::new("permissions", "permissions", found)
+}
+
 /// Queues that cannot be served because a key of theirs is of the wrong type.
 #[must_use]
 pub fn queues(faults: &[String]) -> Check {

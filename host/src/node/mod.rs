@@ -52,6 +52,8 @@ pub struct Params {
     pub pool_size: usize,
     /// What is wrong with files of the scripts folder, each a sentence; empty while all is well.
     pub file_faults: watch::Receiver<Vec<String>>,
+    /// Published jumpscripts that request what nobody has granted, each a sentence; empty while all is well.
+    pub denied: watch::Receiver<Vec<String>>,
     /// What keeps queues from being served, each a sentence; empty while all is well.
     pub queue_faults: watch::Receiver<Vec<String>>,
     /// What keeps lists of other systems from being read, each a sentence; empty while all is well.
@@ -81,7 +83,8 @@ fn presence(params: &Params) -> Presence {
     let pid = std::process::id();
     let random = crate::store::new_token();
     let redis = checks::redis_component(params.store.address());
-    let components = ["disks", "memory", "swap", "map_count", "loops", "clock", "hashes", "scripts", "queues"];
+    let components =
+        ["disks", "memory", "swap", "map_count", "loops", "clock", "hashes", "scripts", "permissions", "queues"];
     Presence {
         node: params.node.clone(),
         session: format!("{}_{}_{pid}_{}", params.gid, params.nid, &random[..16]),

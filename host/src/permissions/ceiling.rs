@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{HttpPattern, Permissions};
+use super::{Directory, Facts, HttpPattern, NamePattern, Permissions, StatePattern};
 use crate::job::visible;
 
 /// The name under which every jumpscript is meant.
@@ -41,6 +41,22 @@ impl Ceiling {
     pub fn allow_http(&mut self, patterns: &[HttpPattern]) {
         let hosts = Permissions { http: patterns.to_vec(), ..Permissions::default() };
         self.0.entry(EVERY_SCRIPT.to_owned()).or_default().add(&hosts);
+    }
+
+    /// Allows every jumpscript whatever it requests, but HTTP: for a developer's own code.
+    pub fn allow_requested(&mut self) {
+        let every = || vec![NamePattern::every()];
+        let all = Permissions {
+            http: Vec::new(),
+            state: vec![StatePattern { bucket: NamePattern::every(), is_read_only: false }],
+            config: every(),
+            secrets: every(),
+            enqueue: every(),
+            env: every(),
+            files: vec![Directory::root()],
+            facts: Facts::all(),
+        };
+        self.0.entry(EVERY_SCRIPT.to_owned()).or_default().add(&all);
     }
 
     /// What the jumpscripts of these names (`organization/name`) may be given: the table of each, of its organization,

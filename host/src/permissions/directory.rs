@@ -17,6 +17,12 @@ pub const PATH_BYTES_MAX: usize = 1024;
 pub struct Directory(String);
 
 impl Directory {
+    /// The directory that all others lie in.
+    #[must_use]
+    pub fn root() -> Self {
+        Self("/".to_owned())
+    }
+
     /// The path.
     #[must_use]
     pub fn path(&self) -> &Path {

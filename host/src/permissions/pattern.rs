@@ -22,6 +22,12 @@ pub struct NamePattern {
 }
 
 impl NamePattern {
+    /// The pattern `*`.
+    #[must_use]
+    pub const fn every() -> Self {
+        Self { text: String::new(), is_prefix: true }
+    }
+
     /// Whether the pattern names this name.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {

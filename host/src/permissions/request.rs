@@ -138,6 +138,8 @@ impl Permissions {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+,".contains(c);
         self.entries().iter().fold(String::new(), |mut text, (key, value)| {
             let value = visible(value);
+            // `--config` names the file of every command.
+            let key = if *key == "config" { "config-key" } else { key };
             let _ = if value.chars().all(is_plain) {
                 write!(text, " --{key} {value}")
             } else {

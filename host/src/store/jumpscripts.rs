@@ -126,9 +126,17 @@ impl Store {
     }
 
     /// The keys of `lua/past.lua`.
-    pub(super) fn publish_keys(&self) -> [String; 6] {
+    pub(super) fn publish_keys(&self) -> [String; 7] {
         let keys = &self.keys;
-        [keys.scripts_by_id(), keys.wasm(), keys.last_id(), keys.history(), keys.owners(), keys.signatures()]
+        [
+            keys.scripts_by_id(),
+            keys.wasm(),
+            keys.last_id(),
+            keys.history(),
+            keys.owners(),
+            keys.signatures(),
+            keys.published(),
+        ]
     }
 
     /// Every record.
@@ -151,7 +159,7 @@ impl Store {
         Ok(index)
     }
 
-    async fn rev(&self) -> Result<u64, Error> {
+    pub(super) async fn rev(&self) -> Result<u64, Error> {
         let mut command = redis::cmd("GET");
         command.arg(self.keys.rev());
         let value = self.link.command("the revision", &command).await?;

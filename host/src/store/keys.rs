@@ -212,6 +212,14 @@ pub const TABLE: &[Row] = &[
         "`wasmhost doctor --fix`",
         "30 days",
     ),
+    row(
+        "{prefix}:grants",
+        "hash",
+        "digest -> what was granted to this very code (JSON): digest, permissions (as in a manifest), name, by, at (Unix \
+         seconds)",
+        "grant",
+        "one field per digest; until it is revoked",
+    ),
     row("{prefix}:meta", "hash", "layout: the version of this table", "start of a host", "one"),
     row(
         "{prefix}:wake",
@@ -279,6 +287,7 @@ pub const TABLE: &[Row] = &[
         "publish, adopt",
         "some fields per name",
     ),
+    row("workers:jumpscripts:published", "hash", "digest -> names we published it under", "publish", "as code"),
     row(
         "workers:jumpscripts:keep",
         "hash",
@@ -571,6 +580,18 @@ impl Keys {
     #[must_use]
     pub fn wasm(&self) -> String {
         format!("{}workers:jumpscripts:wasm", self.node)
+    }
+
+    /// The names under which code was published, by digest.
+    #[must_use]
+    pub fn published(&self) -> String {
+        format!("{}workers:jumpscripts:published", self.node)
+    }
+
+    /// What was granted, by digest.
+    #[must_use]
+    pub fn grants(&self) -> String {
+        format!("{}:grants", self.prefix)
     }
 
     /// What a type means.

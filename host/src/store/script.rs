@@ -48,6 +48,7 @@ script!(BUCKET_KEYS, "bucket_keys.lua");
 script!(SWEEP, "dead.lua", "limits.lua", "answer.lua", "due.lua", "watch.lua", "sweep.lua");
 script!(RING, "ring.lua");
 script!(PUBLISH, "routes.lua", "past.lua", "audit.lua", "publish.lua");
+script!(GRANT, "routes.lua", "audit.lua", "grant.lua");
 script!(ADOPT, "routes.lua", "past.lua", "audit.lua", "adopt.lua");
 script!(UNPUBLISH, "routes.lua", "past.lua", "audit.lua", "unpublish.lua");
 script!(DROP_UNUSED, "routes.lua", "past.lua", "drop_unused.lua");

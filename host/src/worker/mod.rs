@@ -565,7 +565,10 @@ impl Worker {
 
     fn launch(&mut self, job: Reserved, cancel: CancelFlag) {
         let sink = self.sinks.of(Lease { id: job.id.clone(), queue: job.queue.clone(), token: job.token.clone() });
-        self.executor.start(Attempt::new(job, sink, cancel, &self.completions));
+        let rev = self.seen.borrow().rev;
+        let mut attempt = Attempt::new(job, sink, cancel, &self.completions);
+        attempt.rev = rev;
+        self.executor.start(attempt);
     }
 
     fn release(&mut self, job: &Reserved) {

@@ -27,6 +27,10 @@ impl World {
         let (store, prefix) = redis.store().await;
         let world = Self { redis, prefix, store, dir: tempfile::tempdir().unwrap() };
         std::fs::write(world.file("keep.wasm"), keep(permissions)).unwrap();
+        if !permissions.is_empty() {
+            let file = world.file("keep.wasm");
+            Invocation::new(["grants", "allow", &file, "--requested"]).on(redis.url(), &world.prefix).run().ok();
+        }
         let publish = Invocation::new(["publish", &world.file("keep.wasm")]).on(redis.url(), &world.prefix);
         publish.run().ok();
         world

@@ -6,12 +6,13 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Where a guest's Wasm file is, under the target directory.
-const FILES: [(&str, &str); 15] = [
+const FILES: [(&str, &str); 16] = [
     ("rhai", "wasm32-wasip2/guest/rhai_interpreter.wasm"),
     ("echo", "wasm32-wasip2/guest/echo.wasm"),
     ("text-stats", "wasm32-wasip2/guest/text_stats.wasm"),
     ("torture", "wasm32-wasip2/guest/torture.wasm"),
     ("hello", "wasm32-wasip2/guest/hello.wasm"),
+    ("ask", "wasm32-wasip2/guest/examples/ask.wasm"),
     ("actor", "wasm32-wasip2/guest/examples/actor.wasm"),
     ("die", "wasm32-wasip2/guest/examples/die.wasm"),
     ("say", "wasm32-wasip2/guest/examples/say.wasm"),

@@ -10,12 +10,14 @@ use tokio::sync::{Notify, watch};
 use super::machine::own_cpu;
 use crate::cli::Failure;
 use crate::executor::native::NativeExecutor;
+use crate::executor::permits::Permits;
 use crate::executor::wasm::{WasmExecutor, WasmOptions};
 use crate::executor::{Attempt, Executor};
 use crate::host::{UNKNOWN_TYPE_WAIT, guest_threads};
 use crate::job::{NewJob, Reserved, StoreId};
 use crate::jumpscript::{Digest, Manifest, ScriptName};
 use crate::outcome::Outcome;
+use crate::permissions::Ceiling;
 use crate::ports::{PublishRule, Pulse};
 use crate::retry::RetryPolicy;
 use crate::sandbox::{Compiler, MEMORY_BYTES_MAX, Options, Sandbox};
@@ -93,7 +95,8 @@ impl Bench {
         };
         let io = tokio::runtime::Handle::current();
         let (code, state) = (Arc::new(self.store.clone()), Arc::new(self.store.clone()));
-        Ok(Arc::new(WasmExecutor::start_threads(sandbox, code, state, io, options)?))
+        let permits = Permits::new(Ceiling::default(), code.clone());
+        Ok(Arc::new(WasmExecutor::start_threads(sandbox, code, state, permits, io, options)?))
     }
 
     /// Enqueues `n` jobs; answers how many in a second.

@@ -62,7 +62,8 @@ fn row(past: &Past, is_live: bool) -> [String; 8] {
 
 /// Makes earlier code live again.
 pub(super) async fn roll_back(global: &Global, name: &ScriptName, to: Option<String>) -> Result<ExitCode, Failure> {
-    let publisher = StorePublisher::new(global.connect().await?);
+    let ceiling = global.load(global.given())?.ceiling;
+    let publisher = StorePublisher::new(global.connect().await?, ceiling);
     let back = to.map_or(Back::Before, Back::To);
     let live = publisher.roll_back(name, &back).await.map_err(|error| Failure::from_text(&error.to_string()))?;
     match global.output {

@@ -68,6 +68,7 @@ local function drop(digest)
     call('HDEL', SIGNATURES, digest .. ' ' .. field)
   end
   call('HDEL', OWNERS, digest)
+  call('HDEL', PUBLISHED, digest)
   call('HDEL', WASM, digest)
   call('HDEL', KEEP, digest)
 end

@@ -22,6 +22,18 @@ if reason then
   return redis.error_reply('REFUSED ' .. reason)
 end
 
+-- Notes that wasmhost itself published the code under this name: the node's tables for the name count for it. Whether it
+-- was news. Of very many names for one code not all are kept.
+local NAMES_BYTES_MAX = 2000
+local function vouch()
+  local names = call('HGET', PUBLISHED, digest) or ''
+  if find(' ' .. names .. ' ', ' ' .. name .. ' ', 1, true) or #names > NAMES_BYTES_MAX then
+    return false
+  end
+  call('HSET', PUBLISHED, digest, names == '' and name or names .. ' ' .. name)
+  return true
+end
+
 local function is_higher(one, other)
   local a, b = { match(one, '^(%d+)%.?(%d*)%.?(%d*)$') }, { match(other, '^(%d+)%.?(%d*)%.?(%d*)$') }
   for n = 1, 3 do
@@ -45,7 +57,7 @@ if live_digest then
   local route = call('HGET', ROUTE, name)
   local is_routed = route and sub(route, 1, 64) == live_digest
   if sub(live_text, -#record) == record and is_routed then
-    return { 'same', live_id or 0, revision(), live_digest }
+    return { 'same', live_id or 0, vouch() and next_revision() or revision(), live_digest }
   elseif is_careful and is_routed and not is_higher(version, tostring(live.version or '')) then
     return { 'kept', live_id or 0, revision(), live_digest }
   end
@@ -64,6 +76,7 @@ end
 local text = '{"id":' .. whole(live_id) .. ',"published_at":' .. now_s .. ',' .. record
 call('HSET', IDS, whole(live_id), text)
 call('HSET', NAMES, field, text)
+vouch()
 set_routes(words, name, digest)
 set_signature(field, digest, signature)
 remember(field, digest, line)
