@@ -8,6 +8,7 @@
 //! ends with an error; nothing half-alive keeps its place in the fleet.
 
 mod past;
+mod signing;
 mod source;
 
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ use crate::executor::permits::{self, Permits};
 use crate::executor::wasm::{WasmExecutor, WasmOptions};
 use crate::http;
 use crate::job::{StoreId, visible};
-use crate::jumpscript::{self, Digest, Kind, Manifest, ScriptName};
+use crate::jumpscript::{Digest, Manifest, ScriptName};
 use crate::maintenance::Maintenance;
 use crate::node;
 use crate::permissions::{Ceiling, KeepOut};
@@ -32,12 +33,15 @@ use crate::ports::{BoxFuture, Candidate, PublishError, PublishRule, Published, P
 use crate::protocol::Protocol;
 use crate::sandbox::{self, Compiler, FirstTier, Sandbox};
 use crate::scripts_folder::{self, Params, ScriptsFolder};
+use crate::signatures::{Gate, Signature, SigningKey};
 use crate::store::embedded::{self, Embedded};
 use crate::store::{self, How, NewJumpscript, Store};
 use crate::telemetry::LevelHandle;
 use crate::worker::{self, Worker};
 
 pub use self::past::Back;
+pub use self::signing::{digest_of_file, file_as_published, gate_of_command, sign_file};
+use self::signing::{identity, whole};
 pub use self::source::shipped_interpreter;
 
 /// How long a job of an unknown type waits for its jumpscript.
@@ -115,8 +119,11 @@ impl Host {
         if concurrency < config.concurrency {
             tracing::warn!(asked = config.concurrency, concurrency, "concurrency lowered to the pool's size");
         }
-        let publisher = StorePublisher::new(store.clone(), config.ceiling.clone()).checking(sandbox.clone());
-        let executor = Arc::new(wasm_executor(config, sandbox, &store, &options.url, concurrency)?);
+        let gate = host_gate(config)?;
+        let publisher = StorePublisher::new(store.clone(), config.ceiling.clone()).with_gate(Arc::clone(&gate));
+        let publisher = publisher.checking(sandbox.clone());
+        let executor = wasm_executor(config, sandbox, &store, &options.url, concurrency)?;
+        let executor = Arc::new(executor.with_gate(Arc::clone(&gate)));
         let pulse = Arc::new(Pulse::new());
         let running = Arc::clone(&executor);
         let mut worker =
@@ -126,9 +133,9 @@ impl Host {
         let (stop_rest, rest_stopped) = watch::channel(false);
         let (tell_faults, file_faults) = watch::channel(Vec::new());
         let (tell_denied, denied) = watch::channel(Vec::new());
+        let (tell_code_faults, code_faults) = watch::channel(Vec::new());
         let list_faults = bridge::Faults::default();
         let (tell_limits, limits) = watch::channel(config.health);
-
         let folder = config.scripts.as_deref();
         let folder = folder.map(|folder| scripts_folder(folder, publisher.clone(), tell_faults)).transpose()?;
         let restorer = folder.as_ref().map(ScriptsFolder::restorer);
@@ -144,6 +151,7 @@ impl Host {
             pool_size,
             file_faults,
             denied,
+            code_faults,
             queue_faults: worker.faults(),
             list_faults: list_faults.subscribe(),
             limits,
@@ -165,7 +173,8 @@ impl Host {
             }
         });
         let (seen, done_ttl) = (worker.seen(), config.limits.done_ttl);
-        let maintenance = Maintenance::new(store.clone(), executor, seen, on_flushed, tell_denied, done_ttl);
+        let maintenance = Maintenance::new(store.clone(), executor, seen, on_flushed, tell_denied, done_ttl)
+            .with_gate(gate, tell_code_faults);
 
         let mut services = Services { tasks: JoinSet::new(), stopped: rest_stopped };
         services.start("watchdog", |stopped| watchdog.run(stopped));
@@ -339,6 +348,12 @@ fn wasm_executor(
         .map_err(|error| Error::Other(format!("cannot start the threads for guests: {error}")))
 }
 
+/// What decides whose code is published and run.
+fn host_gate(config: &Config) -> Result<Arc<Gate>, Error> {
+    let config::Signatures { policy, trusted } = config.signatures.clone();
+    Gate::of_host(policy, trusted, &config.data).map(Arc::new).map_err(Error::Other)
+}
+
 /// The HTTP server, when an address is named for it.
 async fn http_server(
     config: &Config,
@@ -490,21 +505,6 @@ pub(crate) fn guest_threads(redis_url: &str) -> NonZeroUsize {
     NonZeroUsize::new(if is_local { cores - 1 } else { cores }).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// The bytes that are published for a file: the manifest beside it is embedded, so that the digest covers what was agreed
-/// to.
-///
-/// # Errors
-/// A sentence when the manifest is wrong.
-pub fn whole_file(candidate: Candidate) -> Result<Vec<u8>, String> {
-    match &candidate.manifest {
-        Some(text) => {
-            Manifest::parse(text)?;
-            Ok(jumpscript::embed_manifest(&candidate.wasm, text))
-        }
-        None => Ok(candidate.wasm),
-    }
-}
-
 /// Why code may not be published under a name.
 enum Refusal {
     /// It requests what nobody has granted: a sentence with a hint.
@@ -520,13 +520,42 @@ pub struct StorePublisher {
     /// Where scripts' texts are read by their interpreters.
     sandbox: Option<Sandbox>,
     ceiling: Ceiling,
+    gate: Arc<Gate>,
+    signer: Option<Arc<SigningKey>>,
+    warn: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+impl std::fmt::Debug for StorePublisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { gate, signer, .. } = self;
+        f.debug_struct("StorePublisher").field("gate", gate).field("signer", signer).finish_non_exhaustive()
+    }
 }
 
 impl StorePublisher {
-    /// Publishes into `store` what `ceiling` and the grants there allow.
+    /// Publishes into `store` what `ceiling` and the grants there allow, whoever signed or did not.
     #[must_use]
-    pub const fn new(store: Store, ceiling: Ceiling) -> Self {
-        Self { store, sandbox: None, ceiling }
+    pub fn new(store: Store, ceiling: Ceiling) -> Self {
+        let warn = Arc::new(|warning: &str| tracing::warn!(warning, "jumpscript published all the same"));
+        Self { store, gate: Arc::new(Gate::off()), signer: None, warn, sandbox: None, ceiling }
+    }
+
+    /// Has a gate decide what is published.
+    #[must_use]
+    pub fn with_gate(self, gate: Arc<Gate>) -> Self {
+        Self { gate, ..self }
+    }
+
+    /// Signs what is published.
+    #[must_use]
+    pub fn signing(self, signer: SigningKey) -> Self {
+        Self { signer: Some(Arc::new(signer)), ..self }
+    }
+
+    /// Tells warnings to `warn` in place of the log.
+    #[must_use]
+    pub fn warning(self, warn: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { warn: Arc::new(warn), ..self }
     }
 
     /// Has the interpreters in `sandbox` read a script's text before it is published.
@@ -552,28 +581,26 @@ impl StorePublisher {
         let file = visible(&candidate.file);
         let refused = |text: String| PublishError::Refused(format!("`{file}`: {text}"));
         let default_name = candidate.default_name.clone();
-        let source = self.source(&candidate).await?;
-        let (wasm, kind, manifest) = match source {
-            Some(source) => (source.encode(), Kind::Source, source.manifest().map_err(refused)?),
-            None => {
-                let wasm = whole_file(candidate).map_err(refused)?;
-                let inspection = Sandbox::inspect(&wasm).map_err(|error| match error.hint() {
-                    Some(hint) => refused(format!("{error}\nhint: {hint}")),
-                    None => refused(error.to_string()),
-                })?;
-                (wasm, inspection.kind, inspection.manifest.unwrap_or_default())
-            }
+        let beside = candidate.signature.clone();
+        let wasm = match self.source(&candidate).await? {
+            Some(source) => source.encode(),
+            None => whole(candidate).map_err(refused)?,
         };
-        manifest.check().map_err(refused)?;
-        let name = manifest.script_name(&default_name).map_err(refused)?;
-        let version = manifest.version.clone().unwrap_or_default();
         let digest = Digest::of(&wasm);
-        self.check_permissions(&name, &digest, &manifest).await.map_err(|refusal| match refusal {
+        let given = self.given(beside.as_deref(), &digest).map_err(refused)?;
+        let identity = identity(&wasm, &default_name).map_err(refused)?;
+        let (name, version) = (identity.name.clone(), identity.version());
+        let signature = match &self.signer {
+            Some(key) => Some(Signature::new(identity.statement(&digest, &how), key)),
+            None => given.filter(|given| given.statement.name == name.to_string()),
+        };
+        self.check_permissions(&name, &digest, &identity.manifest).await.map_err(|refusal| match refusal {
             Refusal::Denied(text) => refused(text),
             Refusal::Store(error) => PublishError::of_store(&file, &error),
         })?;
-        let script = NewJumpscript { name: name.clone(), kind, manifest };
-        let published = self.store.publish(&script, &wasm, how).await;
+        self.look(&name, signature.as_ref(), &digest, &how).await.map_err(|error| error.about(&file))?;
+        let script = NewJumpscript { name: name.clone(), kind: identity.kind, manifest: identity.manifest };
+        let published = self.store.publish(&script, &wasm, How { signature, ..how }).await;
         let published = published.map_err(|error| PublishError::of_store(&file, &error))?;
         let is_live = published.digest == digest;
         let version = if is_live {
@@ -593,6 +620,14 @@ impl PublishError {
             None => format!("`{thing}`: {error}"),
         };
         if error.is_transient() { Self::Unavailable(text) } else { Self::Refused(text) }
+    }
+
+    /// With the file that it is about.
+    fn about(self, file: &str) -> Self {
+        match self {
+            Self::Refused(text) => Self::Refused(format!("`{file}`: {text}")),
+            Self::Unavailable(text) => Self::Unavailable(format!("`{file}`: {text}")),
+        }
     }
 }
 

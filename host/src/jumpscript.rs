@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use crate::job::visible;
 use crate::permissions::Permissions;
 use crate::retry::RetryWish;
+use crate::signatures::Signature;
 
 pub use source::{LANGUAGES, Language, SOURCE_BYTES_MAX, Source};
 
@@ -488,6 +489,9 @@ pub struct Jumpscript {
     /// Unix seconds of the publish.
     #[serde(default)]
     pub published_at: i64,
+    /// Who vouches for it, see [`Jumpscript::signature`]; null when nobody does.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub signature: serde_json::Value,
 }
 
 const fn yes() -> bool {
@@ -495,6 +499,26 @@ const fn yes() -> bool {
 }
 
 impl Jumpscript {
+    /// Its signature, when it has one. Whether it is good is not looked at.
+    ///
+    /// # Errors
+    /// A sentence when what stands there is no signature.
+    pub fn signature(&self) -> Result<Option<Signature>, String> {
+        match &self.signature {
+            serde_json::Value::Null => Ok(None),
+            other => Signature::parse(&other.to_string()).map(Some),
+        }
+    }
+
+    /// The id of the key that signed it, for people; empty when nobody did.
+    #[must_use]
+    pub fn signed_by(&self) -> String {
+        match self.signature() {
+            Ok(signature) => signature.map(|signature| signature.key.id()).unwrap_or_default(),
+            Err(_) => "(no signature)".to_owned(),
+        }
+    }
+
     /// Its full name.
     ///
     /// # Errors

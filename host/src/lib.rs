@@ -16,6 +16,7 @@ pub mod ports;
 pub mod protocol;
 pub mod retry;
 pub mod shutdown;
+pub mod signatures;
 pub mod telemetry;
 
 // Layer 1: adapters, each knows one outside system.

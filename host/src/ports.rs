@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::effects::Bucket;
 use crate::jumpscript::{Digest, ScriptName};
 use crate::permissions::Permissions;
+use crate::signatures::Signature;
 
 /// How serious a log line is; the levels of `wasi:logging`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +78,15 @@ pub trait CodeSource: Send + Sync {
     /// # Errors
     /// A sentence when the source did not answer; trying again may help.
     fn fetch<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>>;
+
+    /// The signatures of a digest, one for each name that it was signed for. Whether they are good is not looked at.
+    ///
+    /// # Errors
+    /// As [`CodeSource::fetch`].
+    fn signatures<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Vec<Signature>, String>> {
+        let _ = digest;
+        Box::pin(async { Ok(Vec::new()) })
+    }
 }
 
 /// Where the state of jumpscripts lies: read while an attempt runs; written with its end (`effects`).
@@ -190,6 +200,8 @@ pub struct Candidate {
     pub manifest: Option<String>,
     /// Its name when the manifest has none (the file's stem).
     pub default_name: String,
+    /// The text of the signature beside it.
+    pub signature: Option<String>,
 }
 
 /// When a file that is already published under its name is published again.

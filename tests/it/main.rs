@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test and its helpers say what went wrong by panicking")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test prints what it skips")]
 
+mod bad_scripts;
 mod bad_wasm;
 mod bridge;
 mod cases;
@@ -24,6 +25,7 @@ mod replay;
 mod sandbox;
 mod scripts_folder;
 mod servers;
+mod signatures;
 mod sources;
 mod state;
 mod steering;

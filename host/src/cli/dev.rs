@@ -60,6 +60,8 @@ pub(super) async fn run(global: Global, args: DevArgs) -> Result<ExitCode, Failu
     let mut config = global.load(given)?;
     // What is published here comes from the folder of the developer alone.
     config.scripts = None;
+    // It is unsigned, and stays on this machine.
+    config.signatures = crate::config::Signatures::default();
     // Who edits waits for the first run; smaller files compile just as fast either way.
     config.sandbox.first_tier_kib = config.sandbox.first_tier_kib.min(FIRST_TIER_KIB);
     telemetry::start(&config.log, &environment()).map_err(Failure::usage)?;

@@ -69,7 +69,7 @@ pub(super) async fn run(global: Global, args: ExecArgs) -> Result<ExitCode, Fail
     let local = Local::new(&config, memory_bytes_max)?;
     let code = match Language::of(&args.file) {
         Some(language) => {
-            local.load_text(language, super::publish::candidate(&args.file)?, args.interpreter.as_deref())?
+            local.load_text(language, super::publish::candidate(&args.file, false)?, args.interpreter.as_deref())?
         }
         None => local.load(&wasm)?,
     };

@@ -10,12 +10,11 @@ use super::needs::{Need, need_lines};
 use super::publish::candidate;
 use super::{Failure, Global, Output, print};
 use crate::clock::Timestamp;
-use crate::host::whole_file;
+use crate::host::file_as_published;
 use crate::job::visible;
 use crate::jumpscript::{Digest, ScriptName};
 use crate::permissions::{Directory, Fact, Facts, HttpPattern, NamePattern, Permissions, StatePattern};
 use crate::ports::CodeGrants;
-use crate::sandbox::Sandbox;
 use crate::store::{Act, GrantRecord, Store};
 
 /// The verbs of `wasmhost grants`.
@@ -226,14 +225,9 @@ async fn find(store: &Store, text: &str) -> Result<Target, Failure> {
         });
     }
     if Path::new(text).is_file() {
-        let candidate = candidate(Path::new(text))?;
-        let default_name = candidate.default_name.clone();
-        let wasm = whole_file(candidate).map_err(|text| Failure::from_text(&text))?;
-        let inspection = Sandbox::inspect(&wasm)?;
-        let manifest = inspection.manifest.unwrap_or_default();
-        let name = manifest.script_name(&default_name).map_err(Failure::usage)?;
-        let request = Some(manifest.permissions);
-        return Ok(Target { digest: inspection.digest, name: name.to_string(), request });
+        let candidate = candidate(Path::new(text), false)?;
+        let (name, digest, manifest) = file_as_published(candidate).map_err(|text| Failure::from_text(&text))?;
+        return Ok(Target { digest, name: name.to_string(), request: Some(manifest.permissions) });
     }
     let name: ScriptName = text.parse().map_err(|rule: String| {
         Failure::usage(format!("`{}` is no file and no digest, and as a name: {rule}", visible(text)))

@@ -8,11 +8,15 @@ use serde::Serialize;
 
 use super::exec::read_file;
 use super::grants::print_needs;
+use super::publish::candidate;
 use super::{Failure, Global, Output, print};
 use crate::config::Origin;
+use crate::host::digest_of_file;
 use crate::job::visible;
 use crate::jumpscript::{Digest, Kind, Language, Manifest, Source, WASM_BYTES_MAX};
 use crate::sandbox::{Inspection, Sandbox};
+use crate::signatures::{SIGNATURE_BYTES_MAX, Signature};
+use crate::watch::signature_beside;
 
 /// Arguments of `wasmhost inspect`.
 #[derive(Debug, Args)]
@@ -29,6 +33,17 @@ struct Shape<'a> {
     imports: Vec<&'a str>,
     exports: &'a [String],
     manifest: Option<&'a Manifest>,
+    signature: Option<Signed>,
+}
+
+/// What stands in the file beside.
+#[derive(Serialize)]
+struct Signed {
+    name: String,
+    version: String,
+    key: String,
+    id: String,
+    is_good: bool,
 }
 
 /// Runs the command.
@@ -38,6 +53,7 @@ pub(super) async fn run(global: Global, args: InspectArgs) -> Result<ExitCode, F
     }
     let wasm = read_file(&args.file, WASM_BYTES_MAX)?;
     let inspection = Sandbox::inspect(&wasm)?;
+    let signature = signature(&args.file)?;
     if global.output == Output::Json {
         print::json(&Shape {
             kind: inspection.kind,
@@ -46,17 +62,19 @@ pub(super) async fn run(global: Global, args: InspectArgs) -> Result<ExitCode, F
             imports: inspection.imports.iter().map(|import| import.name.as_str()).collect(),
             exports: &inspection.exports,
             manifest: inspection.manifest.as_ref(),
+            signature,
         });
     } else {
         print_text(&inspection);
         print_permissions(&global, &args.file, &inspection).await?;
+        print::line(&format!("signature {}", said(signature.as_ref())));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// A script: what would be published.
 fn text(global: &Global, language: &Language, file: &Path) -> Result<ExitCode, Failure> {
-    let candidate = super::publish::candidate(file)?;
+    let candidate = candidate(file, false)?;
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let wrong = |text: String| Failure::new(format!("`{}`: {text}", file.display()));
     let source = Source::new(language, &name, candidate.wasm, candidate.manifest.as_deref()).map_err(wrong)?;
@@ -80,6 +98,32 @@ fn text(global: &Global, language: &Language, file: &Path) -> Result<ExitCode, F
         source.manifest.lines().for_each(|line| print::line(&format!("  {}", visible(line))));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The signature beside a file, which is of the file with the manifest beside it.
+fn signature(file: &Path) -> Result<Option<Signed>, Failure> {
+    let Some(beside) = signature_beside(file) else { return Ok(None) };
+    let text = read_file(&beside, SIGNATURE_BYTES_MAX)?;
+    let signature = Signature::parse(&String::from_utf8_lossy(&text))
+        .map_err(|why| Failure::new(format!("`{}`: {why}", beside.display())))?;
+    let digest = digest_of_file(candidate(file, false)?).map_err(Failure::new)?;
+    Ok(Some(Signed {
+        is_good: signature.is_genuine() && signature.statement.digest == digest,
+        key: signature.key.to_string(),
+        id: signature.key.id(),
+        name: signature.statement.name,
+        version: signature.statement.version,
+    }))
+}
+
+fn said(signature: Option<&Signed>) -> String {
+    match signature {
+        None => "none beside the file".to_owned(),
+        Some(Signed { name, version, id, is_good: true, .. }) => {
+            format!("key {id} for {name} {version}").trim_end().to_owned()
+        }
+        Some(Signed { id, .. }) => format!("key {id}, but not of this file: sign it again"),
+    }
 }
 
 fn print_text(inspection: &Inspection) {

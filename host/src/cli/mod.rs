@@ -16,6 +16,7 @@ mod filter;
 mod grants;
 mod inspect;
 mod jobs;
+mod keys;
 mod lines;
 mod local;
 mod needs;
@@ -38,8 +39,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 pub use self::failure::Failure;
 pub use self::reference::reference_markdown;
 use crate::config::{Config, Given, Origin, Sources};
-use crate::host::store_options;
+use crate::host::{StorePublisher, gate_of_command, store_options};
 use crate::job::StoreId;
+use crate::signatures::SigningKey;
 use crate::store::{Options, Store, embedded};
 
 /// Runs jobs from Redis queues, each in a fresh WebAssembly sandbox.
@@ -112,6 +114,19 @@ impl Global {
         Sources::of_process(given, self.config.clone())
     }
 
+    /// What publishes as the configuration says, signing with the key of a file when one is named.
+    async fn publisher(&self, key: Option<&std::path::Path>) -> Result<StorePublisher, Failure> {
+        let signer = key.map(SigningKey::read).transpose().map_err(keys::usage)?;
+        let config = self.load(self.given())?;
+        let publisher = StorePublisher::new(self.connect().await?, config.ceiling.clone())
+            .with_gate(gate_of_command(&config))
+            .warning(|warning| print::note(&format!("warning: {warning}")));
+        Ok(match signer {
+            Some(signer) => publisher.signing(signer),
+            None => publisher,
+        })
+    }
+
     /// A connection for a command. Where nobody named a Redis and a private one runs on this data folder, it is used.
     async fn connect(&self) -> Result<Store, Failure> {
         let config = self.load(self.given())?;
@@ -168,6 +183,9 @@ enum Command {
     /// Look at dead jobs, bring them back, remove them, export and import them
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Make and use the keys that sign jumpscripts
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// See who published, removed, requeued, paused and changed what
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -219,6 +237,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Queues(command) => wait(queues::run(global, command)),
         Command::Dlq(command) => wait(dlq::run(global, command)),
         Command::Doctor(args) => wait(doctor::run(global, *args)),
+        Command::Keys(command) => keys::run(&global, command),
         Command::Audit(command) => wait(audit::run(global, command)),
         Command::Bench(args) => wait(bench::run(global, args)),
     }

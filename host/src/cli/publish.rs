@@ -10,11 +10,12 @@ use super::exec::read_file;
 use super::failure::FAILED;
 use super::{Failure, Global, Output, print};
 use crate::dev::build_folder;
-use crate::host::{StorePublisher, own_compiler};
+use crate::host::own_compiler;
 use crate::jumpscript::{Language, MANIFEST_BYTES_MAX, SOURCE_BYTES_MAX, WASM_BYTES_MAX};
 use crate::ports::{Candidate, PublishRule, Publisher};
 use crate::sandbox::{FirstTier, Options, Sandbox};
-use crate::watch::manifest_beside;
+use crate::signatures::SIGNATURE_BYTES_MAX;
+use crate::watch::{manifest_beside, signature_beside};
 
 /// Arguments of `wasmhost publish`.
 #[derive(Debug, Args)]
@@ -22,6 +23,9 @@ pub(super) struct PublishArgs {
     /// Wasm files, scripts (.rhai, .js, .py), folders of them (a jumpscript.toml beside a file describes it), or projects, which are built
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
+    /// Sign with the private key of this file; else the signature in FILE.sig beside a file is used
+    #[arg(long, value_name = "KEYFILE")]
+    sign: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -33,7 +37,7 @@ pub(super) async fn run(global: Global, args: PublishArgs) -> Result<ExitCode, F
             None => {
                 let mut files = Vec::new();
                 find(path, &mut files)?;
-                found.extend(files.into_iter().map(|file| (file.clone(), candidate(&file))));
+                found.extend(files.into_iter().map(|file| (file.clone(), candidate(&file, true))));
             }
         }
     }
@@ -43,9 +47,9 @@ pub(super) async fn run(global: Global, args: PublishArgs) -> Result<ExitCode, F
     }
     // Wasm first: a script that is published with its interpreter needs it.
     found.sort_by_key(|(file, _)| Language::of(file).is_some());
-    let config = global.load(global.given())?;
-    let mut publisher = StorePublisher::new(global.connect().await?, config.ceiling.clone());
+    let mut publisher = global.publisher(args.sign.as_deref()).await?;
     if found.iter().any(|(file, _)| Language::of(file).is_some()) {
+        let config = global.load(global.given())?;
         let options = crate::host::sandbox_options(&config, own_compiler());
         // Only to read texts; nothing of it outlives this command.
         let first_tier = FirstTier { is_optimised: false, ..options.first_tier };
@@ -96,8 +100,8 @@ fn find(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads a file and the manifest beside it.
-pub(super) fn candidate(file: &Path) -> Result<Candidate, Failure> {
+/// Reads a file, the manifest beside it, and where that is asked for the signature.
+pub(super) fn candidate(file: &Path, with_signature: bool) -> Result<Candidate, Failure> {
     let is_text = Language::of(file).is_some();
     let wasm = read_file(file, if is_text { SOURCE_BYTES_MAX } else { WASM_BYTES_MAX })?;
     let stem = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
@@ -106,5 +110,8 @@ pub(super) fn candidate(file: &Path) -> Result<Candidate, Failure> {
         .map(String::from_utf8)
         .transpose()
         .map_err(|_| Failure::usage(format!("the manifest beside `{}` is not UTF-8", file.display())))?;
-    Ok(Candidate { file: file.display().to_string(), wasm, manifest, default_name: stem })
+    let beside = if with_signature { signature_beside(file) } else { None };
+    let signature = beside.map(|path| read_file(&path, SIGNATURE_BYTES_MAX)).transpose()?;
+    let signature = signature.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    Ok(Candidate { file: file.display().to_string(), wasm, manifest, default_name: stem, signature })
 }

@@ -2,6 +2,7 @@
 
 mod past;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -36,6 +37,9 @@ pub(super) enum ScriptsCommand {
         /// The version, or the beginning of the digest [default: what was live before]
         #[arg(long, value_name = "DIGEST|VERSION")]
         to: Option<String>,
+        /// Sign the way back with the private key of this file; hosts that require signatures want it
+        #[arg(long, value_name = "KEYFILE")]
+        sign: Option<PathBuf>,
     },
     /// Remove a name: no further job finds its code
     Rm {
@@ -56,7 +60,7 @@ const ROLLBACK_EXAMPLES: &str = "Examples:
 pub(super) async fn run(global: Global, command: ScriptsCommand) -> Result<ExitCode, Failure> {
     match command {
         ScriptsCommand::History { name } => past::history(&global, &name).await,
-        ScriptsCommand::Rollback { name, to } => past::roll_back(&global, &name, to).await,
+        ScriptsCommand::Rollback { name, to, sign } => past::roll_back(&global, &name, to, sign.as_deref()).await,
         ScriptsCommand::Rm { name, force } => past::remove(&global, &name, force).await,
         ScriptsCommand::Ls => {
             let store = global.connect().await?;
@@ -68,7 +72,7 @@ pub(super) async fn run(global: Global, command: ScriptsCommand) -> Result<ExitC
             match global.output {
                 Output::Json => print::json(&index.scripts),
                 Output::Text => {
-                    let head = ["NAME", "KIND", "VERSION", "DIGEST", "SIZE", "TYPES", "PUBLISHED"];
+                    let head = ["NAME", "KIND", "VERSION", "DIGEST", "SIZE", "TYPES", "SIGNED BY", "PUBLISHED"];
                     print::table(head, index.scripts.iter().map(row));
                 }
             }
@@ -113,7 +117,24 @@ fn published(script: &Jumpscript) -> String {
     Timestamp::from_millis(script.published_at.saturating_mul(1000)).to_string()
 }
 
-fn row(script: &Jumpscript) -> [String; 7] {
+/// Who signed it, and whether the signature is one of this record.
+fn signed(script: &Jumpscript) -> String {
+    match script.signature() {
+        Ok(None) => "nobody".to_owned(),
+        Ok(Some(signature)) => {
+            let statement = &signature.statement;
+            let is_its_own = statement.digest == script.digest
+                && statement.name == format!("{}/{}", script.organization, script.name)
+                && signature.is_genuine();
+            let at = Timestamp::from_millis(statement.signed_at_ms);
+            let bad = if is_its_own { "" } else { ", but the signature is not one of this code" };
+            format!("key {} at {at}{bad}", signature.key.id())
+        }
+        Err(why) => visible(&why),
+    }
+}
+
+fn row(script: &Jumpscript) -> [String; 8] {
     [
         visible(&format!("{}/{}", script.organization, script.name)),
         script.kind.to_string(),
@@ -121,6 +142,7 @@ fn row(script: &Jumpscript) -> [String; 7] {
         script.digest.short(),
         script.size.to_string(),
         dash(&script.manifest.types.join(",")),
+        dash(&script.signed_by()),
         published(script),
     ]
 }
@@ -143,5 +165,6 @@ fn show(script: &Jumpscript) {
     let http = script.manifest.permissions.http.iter().map(ToString::to_string).collect::<Vec<_>>();
     line("http", dash(&http.join(", ")));
     line("enabled", script.enable.to_string());
+    line("signed by", signed(script));
     line("published", published(script));
 }

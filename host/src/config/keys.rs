@@ -13,6 +13,7 @@ use super::value::{Environment, Hardening, LogFormat, Queue, Secret, Value};
 use crate::job::visible;
 use crate::permissions::{Ceiling, HttpPattern};
 use crate::protocol::Protocol;
+use crate::signatures::Policy;
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -205,6 +206,12 @@ settings! {
     #[doc = "Paths that need no token."]
     http_open: Vec<String> = "http.open", "WASMHOST_HTTP_OPEN", "", default "/healthz,/readyz",
         rule "of `/healthz`, `/readyz`, `/metrics` and `/v1/openapi.json`", live false, secret false;
+    #[doc = "What is done with code that no trusted key has signed: nothing, a warning, or refuse to publish and to run it (docs/signing.md)."]
+    signatures_policy: Policy = "signatures.policy", "WASMHOST_SIGNATURES_POLICY", "", default "off",
+        rule "off, warn or require; the latter two need `signatures.trusted`", live false, secret false;
+    #[doc = "The public keys whose signatures count."]
+    signatures_trusted: Vec<String> = "signatures.trusted", "WASMHOST_SIGNATURES_TRUSTED", "", default "none",
+        rule "base64 of public keys, or files with one key a line; at most 100 keys", live false, secret false;
     #[doc = "The folder of native code and of the embedded Redis; nobody else may write to it."]
     data: PathBuf = "data", "WASMHOST_DATA", "--data", default "/var/lib/wasmhost for root, else wasmhost in $XDG_STATE_HOME or ~/.local/state",
         rule "a folder; made when absent", live false, secret false;

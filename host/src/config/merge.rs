@@ -69,6 +69,7 @@ impl Merge<'_> {
             ceiling.allow_requested();
         }
         let http = self.http()?;
+        let signatures = self.signatures()?;
         let data_default = data_folder(self.sources);
         let data = self.take("data", |g| g.data.clone(), || data_default, |_| Ok(()))?;
         let log = Log {
@@ -122,6 +123,7 @@ impl Merge<'_> {
             ceiling,
             kubernetes_api,
             http,
+            signatures,
             data,
             log,
             retry,
@@ -476,6 +478,12 @@ impl Merge<'_> {
             self.find(key, pick).map_or((None, Origin::Default), |(value, origin)| (Some(value), origin));
         self.note(key, value.as_ref().map(Value::show).unwrap_or_default(), origin);
         value
+    }
+
+    /// Where a value came from that was taken.
+    pub(super) fn origin(&self, key: &str) -> Origin {
+        let setting = self.settings.iter().find(|setting| setting.key == key);
+        setting.map_or(Origin::Default, |setting| setting.origin.clone())
     }
 
     pub(super) fn note(&mut self, key: &'static str, value: String, origin: Origin) {

@@ -12,6 +12,7 @@ mod keys;
 mod merge;
 mod redis_url;
 mod reference;
+mod signatures;
 mod value;
 
 use merge::Merge;
@@ -23,6 +24,7 @@ pub use http::{HTTP_OPENABLE, Http, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN};
 pub use keys::{Given, KEYS, KeySpec, OTHER_VARIABLES};
 pub use redis_url::{REDIS_URL, RedisParts, RedisWay, hosts_and_ports, redis_parts};
 pub use reference::configuration_markdown;
+pub use signatures::{Signatures, TRUSTED_KEYS_MAX};
 pub use value::{Environment, Hardening, LogFormat, Queue, Secret, WEIGHT_MAX};
 
 use crate::job::visible;
@@ -185,6 +187,8 @@ pub struct Config {
     pub kubernetes_api: Option<(String, u16)>,
     /// What is served over HTTP, and to whom.
     pub http: Http,
+    /// Whose code is published and run.
+    pub signatures: Signatures,
     /// The folder of native code and of the embedded Redis.
     pub data: PathBuf,
     /// Log lines.

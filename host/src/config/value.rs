@@ -10,6 +10,7 @@ use crate::clock::{format_duration, parse_duration};
 use crate::job::{check_name, visible};
 use crate::permissions::{Ceiling, HttpPattern, Permissions};
 use crate::protocol::Protocol;
+use crate::signatures::Policy;
 
 /// Largest weight of a queue.
 pub const WEIGHT_MAX: u32 = 100;
@@ -133,6 +134,19 @@ impl Value for Vec<String> {
 
     fn show(&self) -> String {
         visible(&self.join(","))
+    }
+}
+
+impl Value for Policy {
+    const EXPECTED: &'static str = "must be one of off, warn, require";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|policy| policy.as_str() == text);
+        known.ok_or_else(|| Self::EXPECTED.to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.as_str().to_owned()
     }
 }
 

@@ -31,6 +31,7 @@ use crate::jumpscript::{Digest, Source};
 use crate::outcome::{Outcome, Usage};
 use crate::ports::{BoxFuture, CodeSource, State, StatePage, StateValues};
 use crate::sandbox::{Call, Finished, Sandbox, Script};
+use crate::signatures::{Gate, Policy};
 
 /// How often, in polls, a guest thread looks at timers. Tokio's own 61 would let computing guests delay a wake-up by
 /// 61 ticks of the epoch, 0.6 s.
@@ -60,6 +61,7 @@ pub struct WasmExecutor {
     /// Attempts that wait for their code, by digest: one fetch and one compilation serve them all.
     loading: Arc<Mutex<HashMap<Digest, Vec<Attempt>>>>,
     threads: Vec<JoinHandle<()>>,
+    gate: Arc<Gate>,
 }
 
 struct Shared {
@@ -115,7 +117,15 @@ impl WasmExecutor {
                     .spawn(move || LocalSet::new().block_on(&runtime, run_guests(&shared)))
             })
             .collect::<std::io::Result<Vec<_>>>()?;
-        Ok(Self { shared, code, permits: Arc::new(permits), io, loading: Arc::default(), threads })
+        let gate = Arc::new(Gate::off());
+        Ok(Self { shared, code, permits: Arc::new(permits), io, loading: Arc::default(), threads, gate })
+    }
+
+    /// Has a gate decide what code is loaded and run.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Arc<Gate>) -> Self {
+        self.gate = gate;
+        self
     }
 
     /// The sandbox that runs the attempts.
@@ -148,13 +158,20 @@ impl WasmExecutor {
         drop(loading);
 
         let (shared, code, loading) = (Arc::clone(&self.shared), Arc::clone(&self.code), Arc::clone(&self.loading));
-        let permits = Arc::clone(&self.permits);
+        let (gate, permits) = (Arc::clone(&self.gate), Arc::clone(&self.permits));
         self.io.spawn(async move {
-            let loaded = load_code(&shared.sandbox, code.as_ref(), digest).await;
+            let loaded = match pass(&gate, code.as_ref(), digest).await {
+                Ok(()) => load_code_if(&gate, &shared.sandbox, code.as_ref(), digest).await,
+                Err(error) => Err(error),
+            };
             let waiting = lock(&loading).remove(&digest).unwrap_or_default();
             for attempt in waiting {
                 match &loaded {
                     Ok(script) => {
+                        if let Some(reason) = refused(&gate, &digest, script, &attempt) {
+                            attempt.finish(Outcome::Rejected { reason }, Usage::default());
+                            continue;
+                        }
                         let permit = match permits.known(&digest, script.manifest(), attempt.rev) {
                             Some(permit) => Ok(permit),
                             None => permits.look_up(&digest, script.manifest()).await,
@@ -185,7 +202,9 @@ impl Executor for WasmExecutor {
             let reason = format!("no jumpscript serves the type `{}`", crate::job::visible(&attempt.job.job_type));
             return attempt.finish(Outcome::Rejected { reason }, Usage::default());
         };
+        // Under `require` code in memory is looked at again: older code may be there from before.
         let script = self.shared.sandbox.cached(&digest);
+        let script = script.filter(|script| refused(&self.gate, &digest, script, &attempt).is_none());
         let permit = script.as_ref().and_then(|script| self.permits.known(&digest, script.manifest(), attempt.rev));
         match (script, permit) {
             (Some(script), Some(permit)) => self.shared.admit(attempt, script, permit),
@@ -249,6 +268,45 @@ pub enum LoadError {
     Bad(String),
 }
 
+/// Whether the gate lets code pass: before a byte of it is parsed.
+async fn pass(gate: &Gate, code: &dyn CodeSource, digest: Digest) -> Result<(), LoadError> {
+    if gate.policy() != Policy::Require {
+        return Ok(());
+    }
+    let signatures = code.signatures(&digest).await.map_err(LoadError::Away)?;
+    let mut why = gate_reason("it is not signed", &digest);
+    for signature in &signatures {
+        let Ok(name) = signature.statement.name.parse() else { continue };
+        match gate.accept(&name, Some(signature), &digest) {
+            Ok(()) => return Ok(()),
+            Err(reason) => why = gate_reason(&reason, &digest),
+        }
+    }
+    Err(LoadError::Bad(why))
+}
+
+/// Why code that has passed does not run this attempt, if so: a name may not be made to mean code that was signed for
+/// another one.
+fn refused(gate: &Gate, digest: &Digest, script: &Script, attempt: &Attempt) -> Option<String> {
+    foreign(gate, digest, script, &attempt.job.job_type)
+}
+
+/// Why code that has passed does not serve a word, if so.
+fn foreign(gate: &Gate, digest: &Digest, script: &Script, word: &str) -> Option<String> {
+    if gate.policy() != Policy::Require {
+        return None;
+    }
+    match gate.serves(digest, script.manifest(), word) {
+        Some(true) => None,
+        Some(false) => Some(gate_reason("it is signed for another name than the job's type", digest)),
+        None => Some(gate_reason("it was replaced", digest)),
+    }
+}
+
+fn gate_reason(why: &str, digest: &Digest) -> String {
+    format!("the code {} is refused (`signatures.policy` is `require`): {why}", digest.short())
+}
+
 impl LoadError {
     fn of_sandbox(error: &crate::sandbox::Error) -> Self {
         let text = error.to_string();
@@ -262,6 +320,16 @@ impl LoadError {
 /// # Errors
 /// See [`LoadError`].
 pub async fn load_code(sandbox: &Sandbox, code: &dyn CodeSource, digest: Digest) -> Result<Arc<Script>, LoadError> {
+    load_code_if(&Gate::off(), sandbox, code, digest).await
+}
+
+/// As [`load_code`], of an interpreter that the gate lets pass.
+async fn load_code_if(
+    gate: &Gate,
+    sandbox: &Sandbox,
+    code: &dyn CodeSource,
+    digest: Digest,
+) -> Result<Arc<Script>, LoadError> {
     let bytes = match load_or_fetch(sandbox, code, digest).await? {
         Loaded::Script(script) => return Ok(script),
         Loaded::Source(bytes) => bytes,
@@ -274,7 +342,11 @@ pub async fn load_code(sandbox: &Sandbox, code: &dyn CodeSource, digest: Digest)
     let interpreter = interpreter.ok_or_else(|| {
         LoadError::Away(format!("its interpreter `{name}` is not published; publish it: wasmhost publish FILE"))
     })?;
+    pass(gate, code, interpreter).await?;
     match load_or_fetch(sandbox, code, interpreter).await? {
+        Loaded::Script(script) if foreign(gate, &interpreter, &script, &name).is_some() => {
+            Err(LoadError::Bad(foreign(gate, &interpreter, &script, &name).unwrap_or_default()))
+        }
         Loaded::Script(interpreter) => {
             sandbox.link_source(digest, &bytes, &interpreter).map_err(|error| LoadError::of_sandbox(&error))
         }

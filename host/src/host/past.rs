@@ -1,10 +1,10 @@
 //! Going back to code that was live before.
 
 use super::StorePublisher;
+use super::signing::identity;
 use crate::job::visible;
-use crate::jumpscript::{Digest, ScriptName, Source, parse_version};
+use crate::jumpscript::{Digest, ScriptName, parse_version};
 use crate::ports::{Candidate, PublishError, PublishRule, Published};
-use crate::sandbox::Sandbox;
 use crate::store::{Act, How, Past};
 
 /// What code a name is to go back to.
@@ -35,23 +35,17 @@ impl StorePublisher {
                 "the code {short} of jumpscript `{name}` is not in Redis any more\nhint: publish its file again"
             ))
         })?;
-        let own_name = if Source::is_source(&wasm) {
-            Source::decode(&wasm).and_then(|source| source.manifest()).unwrap_or_default()
-        } else {
-            Sandbox::inspect(&wasm).ok().and_then(|inspection| inspection.manifest).unwrap_or_default()
-        };
+        let own_name = identity(&wasm, name.name()).map(|identity| identity.name);
         let file = format!("{} of {name}", digest.short());
-        let candidate = Candidate { file, wasm, manifest: None, default_name: name.name().to_owned() };
-        let is_its_own = own_name.name.as_deref().is_none_or(|own| own == name.name())
-            && own_name.organization.as_deref().unwrap_or(crate::jumpscript::OWN_ORGANIZATION) == name.organization();
-        if !is_its_own {
+        let candidate = Candidate { file, wasm, manifest: None, default_name: name.name().to_owned(), signature: None };
+        if own_name.is_ok_and(|own| own != *name) {
             return Err(PublishError::Refused(format!(
                 "the code {} does not call itself `{name}`: another program put it there\n\
                  hint: publish a file with that name",
                 digest.short()
             )));
         }
-        self.publish(candidate, How { act: Act::RolledBack, rule: PublishRule::Always }).await
+        self.publish(candidate, How { act: Act::RolledBack, rule: PublishRule::Always, signature: None }).await
     }
 }
 

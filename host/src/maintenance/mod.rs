@@ -17,9 +17,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::executor::wasm::WasmExecutor;
-use crate::jumpscript::{Digest, ScriptName};
+use crate::job::visible;
+use crate::jumpscript::{Digest, Jumpscript, ScriptName};
 use crate::ports::Seen;
 use crate::shutdown;
+use crate::signatures::{Fault, Gate, Policy};
 use crate::store::{Finding, Pace, Repairer, Store, Survey};
 
 /// How often code that nothing names any more is removed.
@@ -42,6 +44,8 @@ pub struct Maintenance {
     denied: watch::Sender<Vec<String>>,
     pace: Pace,
     live: HashMap<ScriptName, Digest>,
+    gate: Arc<Gate>,
+    tell_faults: watch::Sender<Vec<Fault>>,
     /// The check over the records that was last looked at.
     checked: String,
     rev: u64,
@@ -61,7 +65,15 @@ impl Maintenance {
         done_ttl: Duration,
     ) -> Self {
         let pace = Pace { done_ttl, ..Pace::default() };
-        Self { store, executor, seen, on_flushed, denied, pace, live: HashMap::new(), checked: String::new(), rev: 0 }
+        let (gate, tell_faults) = (Arc::new(Gate::off()), watch::channel(Vec::new()).0);
+        let (live, checked) = (HashMap::new(), String::new());
+        Self { store, executor, seen, on_flushed, denied, pace, live, gate, tell_faults, checked, rev: 0 }
+    }
+
+    /// Has a gate look at every record, and tells what it does not let pass.
+    #[must_use]
+    pub fn with_gate(self, gate: Arc<Gate>, tell_faults: watch::Sender<Vec<Fault>>) -> Self {
+        Self { gate, tell_faults, ..self }
     }
 
     /// Runs until `stop` turns true.
@@ -93,7 +105,12 @@ impl Maintenance {
             (self.on_flushed)();
         }
         if scripts_check != self.checked {
-            match self.store.adopt_foreign().await {
+            let gate = Arc::clone(&self.gate);
+            let admits = move |record: &Jumpscript| match gate.policy() {
+                Policy::Require => accept(&gate, record),
+                Policy::Off | Policy::Warn => Ok(()),
+            };
+            match self.store.adopt_foreign_if(&admits).await {
                 Ok(found) => {
                     self.checked = scripts_check;
                     found
@@ -106,11 +123,38 @@ impl Maintenance {
                 }
                 Err(error) => tracing::debug!(%error, "records not checked"),
             }
+            self.review().await;
         }
         if rev != self.rev {
             self.rev = rev;
+            self.review().await;
             self.prepare().await;
         }
+    }
+
+    /// Has the gate look at every record: it remembers what is live, and what it does not let pass shows in the health.
+    async fn review(&mut self) {
+        let policy = self.gate.policy();
+        if policy == Policy::Off {
+            return;
+        }
+        let Ok(index) = self.store.index().await else { return };
+        let mut faults = Vec::new();
+        for record in index.scripts.iter().filter(|record| record.enable) {
+            if let Err(why) = accept(&self.gate, record) {
+                let name = visible(&format!("{}/{}", record.organization, record.name));
+                let (digest, is_refused) = (record.digest.short(), policy == Policy::Require);
+                faults.push(Fault { text: format!("jumpscript `{name}` ({digest}): {why}"), is_refused });
+            }
+        }
+        self.tell_faults.send_if_modified(|old| {
+            let is_new = *old != faults;
+            if is_new {
+                faults.iter().for_each(|fault| tracing::warn!(fault = fault.text, "code without a trusted signature"));
+                *old = faults;
+            }
+            is_new
+        });
     }
 
     /// Compiles what replaced code that is in memory here, before a job asks for it.
@@ -136,6 +180,11 @@ impl Maintenance {
         self.executor.sandbox().forget_sources();
         self.denied.send_if_modified(|old| std::mem::replace(old, denied.clone()) != denied);
     }
+}
+
+/// Has the gate take a record.
+fn accept(gate: &Gate, record: &Jumpscript) -> Result<(), String> {
+    gate.accept(&record.script_name()?, record.signature()?.as_ref(), &record.digest)
 }
 
 /// Makes a pass whenever it is this host's turn, until `stop` turns true.

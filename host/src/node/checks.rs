@@ -16,6 +16,7 @@ use crate::config::Health;
 use crate::job::visible;
 use crate::ports::Pulse;
 use crate::sandbox::{MAPS_FOR_THE_REST, MAPS_PER_INSTANCE};
+use crate::signatures::Fault;
 use crate::store;
 use crate::store::node::ServerFacts;
 
@@ -413,6 +414,25 @@ pub fn permissions(denied: &[String]) -> Check {
         ),
     };
     Check::new("permissions", "permissions", found)
+}
+
+/// Live code that no trusted key vouches for: red when its jobs are rejected, amber when they run.
+#[must_use]
+pub fn signatures(faults: &[Fault]) -> Check {
+    let text = |first: &Fault| {
+        format!("signatures: {} jumpscripts without a trusted one, limit 0; the first: {}", faults.len(), first.text)
+    };
+    let found = match faults {
+        [] => Found::ok("signatures: 0 jumpscripts without a trusted one, limit 0"),
+        [first, ..] if first.is_refused => Found::error(
+            text(first),
+            "publish it with `--sign KEYFILE`, or roll it back; its jobs are rejected meanwhile",
+        ),
+        [first, ..] => {
+            Found::warning(text(first), "publish it with `--sign KEYFILE`; under `require` it would not run")
+        }
+    };
+    Check::new("signatures", "scripts", found)
 }
 
 /// Queues that cannot be served because a key of theirs is of the wrong type.

@@ -42,6 +42,7 @@ impl Health {
                 Ok(()) = self.params.limits.changed() => {}
                 Ok(()) = self.params.file_faults.changed() => {}
                 Ok(()) = self.params.denied.changed() => {}
+                Ok(()) = self.params.code_faults.changed() => {}
                 Ok(()) = self.params.queue_faults.changed() => {}
                 Ok(()) = self.params.list_faults.changed() => {}
                 _ = shutdown.wait_for(|is_over| *is_over) => return,
@@ -69,6 +70,7 @@ impl Health {
             checks::hashes(&beat.wrong_keys),
             checks::scripts(&self.params.file_faults.borrow()),
             checks::permissions(&self.params.denied.borrow()),
+            checks::signatures(&self.params.code_faults.borrow()),
             checks::queues(&[self.params.queue_faults.borrow().as_slice(), &self.params.list_faults.borrow()].concat()),
         ];
         if let Ok(facts) = &facts {

@@ -26,6 +26,7 @@ pub use self::reload::Reloader;
 pub use self::watchdog::{BEAT_INTERVAL, SWEEP_AFTER, Watchdog};
 use crate::clock::Timestamp;
 use crate::config;
+use crate::signatures::Fault;
 use crate::store::Store;
 use crate::store::node::Presence;
 
@@ -54,6 +55,8 @@ pub struct Params {
     pub file_faults: watch::Receiver<Vec<String>>,
     /// Published jumpscripts that request what nobody has granted, each a sentence; empty while all is well.
     pub denied: watch::Receiver<Vec<String>>,
+    /// Live code that no trusted key vouches for; empty while all is well.
+    pub code_faults: watch::Receiver<Vec<Fault>>,
     /// What keeps queues from being served, each a sentence; empty while all is well.
     pub queue_faults: watch::Receiver<Vec<String>>,
     /// What keeps lists of other systems from being read, each a sentence; empty while all is well.
@@ -83,8 +86,19 @@ fn presence(params: &Params) -> Presence {
     let pid = std::process::id();
     let random = crate::store::new_token();
     let redis = checks::redis_component(params.store.address());
-    let components =
-        ["disks", "memory", "swap", "map_count", "loops", "clock", "hashes", "scripts", "permissions", "queues"];
+    let components = [
+        "disks",
+        "memory",
+        "swap",
+        "map_count",
+        "loops",
+        "clock",
+        "hashes",
+        "scripts",
+        "permissions",
+        "signatures",
+        "queues",
+    ];
     Presence {
         node: params.node.clone(),
         session: format!("{}_{}_{pid}_{}", params.gid, params.nid, &random[..16]),

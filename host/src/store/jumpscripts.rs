@@ -14,6 +14,12 @@ use super::script::{self, Lanes, Reply};
 use super::{Act, Error, Store};
 use crate::jumpscript::{Digest, Jumpscript, Kind, Manifest, ScriptName, Source, WASM_BYTES_MAX, words};
 use crate::ports::{BoxFuture, CodeSource, PublishRule};
+use crate::signatures::Signature;
+
+/// Longest record in bytes: a manifest of 64 KiB, quoted, and a signature.
+const RECORD_BYTES_MAX: usize = 256 * 1024;
+/// Names of one digest whose signatures are looked at.
+const NAMES_MAX: usize = 20;
 
 /// What is to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,17 +33,19 @@ pub struct NewJumpscript {
 }
 
 /// How code comes to be live, for the history and the audit stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct How {
     /// [`Act::Published`] or [`Act::RolledBack`].
     pub act: Act,
     /// Whether what is live already under the name stays.
     pub rule: PublishRule,
+    /// Who vouches for it.
+    pub signature: Option<Signature>,
 }
 
 impl From<PublishRule> for How {
     fn from(rule: PublishRule) -> Self {
-        Self { act: Act::Published, rule }
+        Self { act: Act::Published, rule, signature: None }
     }
 }
 
@@ -83,7 +91,7 @@ impl Store {
     /// [`Error::Claimed`] when a type word belongs to another jumpscript; when the code is too large; when Redis
     /// cannot be reached or is full.
     pub async fn publish(&self, script: &NewJumpscript, wasm: &[u8], how: impl Into<How>) -> Result<Published, Error> {
-        let How { act, rule } = how.into();
+        let How { act, rule, signature } = how.into();
         if wasm.len() > WASM_BYTES_MAX {
             return Err(Error::Refused(format!(
                 "jumpscript `{}` has {} bytes of code, at most {WASM_BYTES_MAX} are allowed",
@@ -96,7 +104,8 @@ impl Store {
         let words = words(&script.name, &script.manifest);
         let mut call = self.call(&script::PUBLISH, &Lanes::default(), &self.publish_keys());
         call.arg(script.name.field()).arg(script.name.to_string()).arg(digest.to_string()).arg(wasm);
-        call.arg(record_text(script, digest, wasm)).arg(script.manifest.version.as_deref().unwrap_or(""));
+        call.arg(record_text(script, digest, wasm, signature.as_ref()))
+            .arg(script.manifest.version.as_deref().unwrap_or(""));
         let past = Past {
             at: 0,
             act: act.as_str().to_owned(),
@@ -104,10 +113,11 @@ impl Store {
             digest: Some(digest),
             version: script.manifest.version.clone().unwrap_or_default(),
             size: wasm.len() as u64,
-            signed_by: String::new(),
+            signed_by: signature.as_ref().map(|signature| signature.key.id()).unwrap_or_default(),
         };
         call.arg(u8::from(rule == PublishRule::AbsentOrNewer));
-        call.arg(self.who()).arg(act.as_str()).arg(past::line(&past)).arg("").arg(words.len());
+        call.arg(self.who()).arg(act.as_str()).arg(past::line(&past));
+        call.arg(signature.map(|signature| signature.text()).unwrap_or_default()).arg(words.len());
         for word in &words {
             call.arg(word);
         }
@@ -146,7 +156,7 @@ impl Store {
     pub async fn index(&self) -> Result<Index, Error> {
         let mut index = Index { rev: self.rev().await?, ..Index::default() };
         for (field, text) in self.records().await? {
-            match parse(&field, &text) {
+            match text.and_then(|text| parse(&field, &text)) {
                 Ok(Some(record)) => index.scripts.push(record),
                 Ok(None) => {
                     index.refused.push((field, "it has no Wasm digest: not a jumpscript of wasmhost".to_owned()))
@@ -171,15 +181,20 @@ impl Store {
         })
     }
 
-    /// The hash of records as it is: field and text.
-    async fn records(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
-        let mut command = redis::cmd("HGETALL");
-        command.arg(self.keys.scripts_by_name());
-        let answer = self.link.command("the jumpscripts", &command).await?;
-        let mut reply = Reply::new(answer, self.address(), "the jumpscripts");
-        let mut records = Vec::with_capacity(reply.len() / 2);
+    /// The hash of records as it is: field, and text or why it is not looked at.
+    async fn records(&self) -> Result<Vec<(String, Result<Vec<u8>, String>)>, Error> {
+        let mut call = self.call(&script::RECORDS, &Lanes::default(), &[]);
+        call.arg(RECORD_BYTES_MAX);
+        let mut reply = self.send("the jumpscripts", &script::RECORDS, &call).await?;
+        let mut records = Vec::with_capacity(reply.len() / 3);
         while !reply.is_empty() {
-            records.push((reply.text()?, reply.bytes()?));
+            let (field, length, text) = (reply.text()?, reply.number()?.unsigned_abs(), reply.bytes()?);
+            let text = if length <= RECORD_BYTES_MAX as u64 {
+                Ok(text)
+            } else {
+                Err(format!("it has {length} bytes, at most {RECORD_BYTES_MAX} are allowed"))
+            };
+            records.push((field, text));
         }
         Ok(records)
     }
@@ -189,9 +204,17 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached, or the record does not parse.
     pub async fn script(&self, name: &ScriptName) -> Result<Option<Jumpscript>, Error> {
+        let (what, key, field) = ("a jumpscript", self.keys.scripts_by_name(), name.field());
+        let mut command = redis::cmd("HSTRLEN");
+        command.arg(&key).arg(&field);
+        if let Value::Int(length) = self.link.command(what, &command).await?
+            && length > RECORD_BYTES_MAX as i64
+        {
+            return Err(Error::Refused(format!("the record of jumpscript `{name}` has {length} bytes: it is none")));
+        }
         let mut command = redis::cmd("HGET");
-        command.arg(self.keys.scripts_by_name()).arg(name.field());
-        match self.link.command("a jumpscript", &command).await? {
+        command.arg(key).arg(field);
+        match self.link.command(what, &command).await? {
             Value::BulkString(text) => parse(&name.field(), &text)
                 .map_err(|reason| Error::Refused(format!("the record of jumpscript `{name}` is broken: {reason}"))),
             _ => Ok(None),
@@ -247,6 +270,26 @@ impl Store {
         }
     }
 
+    /// The signatures of a digest, one for each name that it was live under. What is no signature is passed over.
+    async fn signatures_of(&self, digest: &Digest) -> Result<Vec<Signature>, Error> {
+        let what = "the signatures of a jumpscript";
+        let mut command = redis::cmd("HGET");
+        command.arg(self.keys.owners()).arg(digest.to_string());
+        let Value::BulkString(owners) = self.link.command(what, &command).await? else { return Ok(Vec::new()) };
+        let owners = String::from_utf8_lossy(&owners).into_owned();
+        let mut command = redis::cmd("HMGET");
+        command.arg(self.keys.signatures());
+        for owner in owners.split_whitespace().take(NAMES_MAX) {
+            command.arg(format!("{digest} {owner}"));
+        }
+        let Value::Array(found) = self.link.command(what, &command).await? else { return Ok(Vec::new()) };
+        let text = |value: Value| match value {
+            Value::BulkString(bytes) => Signature::parse(std::str::from_utf8(&bytes).ok()?).ok(),
+            _ => None,
+        };
+        Ok(found.into_iter().filter_map(text).collect())
+    }
+
     /// Removes code that no name means, no history tells of, and no row may name any more; answers what was removed,
     /// at most 50.
     ///
@@ -268,11 +311,30 @@ impl Store {
     /// # Errors
     /// When Redis cannot be reached.
     pub async fn adopt_foreign(&self) -> Result<Adopted, Error> {
+        self.adopt_foreign_if(&|_| Ok(())).await
+    }
+
+    /// As [`Store::adopt_foreign`], but takes only records that `admits` lets pass; the others are skipped and named with
+    /// its reason.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn adopt_foreign_if(
+        &self,
+        admits: &(dyn Fn(&Jumpscript) -> Result<(), String> + Sync),
+    ) -> Result<Adopted, Error> {
         let mut found = Adopted::default();
         // In this order: what is published in between looks removed or changed, and the script sees that it is not.
         let records = self.records().await?;
         let mut routes = self.routes().await?;
         for (field, text) in records {
+            let text = match text {
+                Ok(text) => text,
+                Err(reason) => {
+                    found.refused.push((field, reason));
+                    continue;
+                }
+            };
             let record = match parse(&field, &text) {
                 Ok(Some(record)) => record,
                 // JumpScale's own jumpscripts are source text for its own workers.
@@ -286,6 +348,10 @@ impl Store {
             let live = routes.remove(&name.to_string());
             let words = if record.enable { words(&name, &record.manifest) } else { Vec::new() };
             if live == record.enable.then_some(record.digest) {
+                continue;
+            }
+            if let Err(reason) = admits(&record) {
+                found.refused.push((field, reason));
                 continue;
             }
             match self.adopt(&name, &text, Some(&record), &words).await? {
@@ -334,11 +400,13 @@ impl Store {
             digest: record.map(|record| record.digest),
             version: record.map(|record| record.version.clone()).unwrap_or_default(),
             size: record.map(|record| record.size).unwrap_or_default(),
-            signed_by: String::new(),
+            signed_by: record.map(Jumpscript::signed_by).unwrap_or_default(),
         };
         let mut call = self.call(&script::ADOPT, &Lanes::default(), &self.publish_keys());
         call.arg(name.field()).arg(name.to_string()).arg(text).arg(&digest);
-        call.arg(&past.by).arg(act.as_str()).arg(past::line(&past)).arg("").arg(words.len());
+        call.arg(&past.by).arg(act.as_str()).arg(past::line(&past));
+        let signature = record.and_then(|record| record.signature().ok().flatten());
+        call.arg(signature.map(|signature| signature.text()).unwrap_or_default()).arg(words.len());
         for word in words {
             call.arg(word);
         }
@@ -353,7 +421,7 @@ impl Store {
 }
 
 /// The record without `id` and `published_at`, which the script puts before it: from the first field on.
-fn record_text(script: &NewJumpscript, digest: Digest, wasm: &[u8]) -> String {
+fn record_text(script: &NewJumpscript, digest: Digest, wasm: &[u8], signature: Option<&Signature>) -> String {
     let is_text = script.kind == Kind::Source;
     let interpreter = Source::decode(wasm).ok().filter(|_| is_text).map(|source| source.interpreter);
     let record = Jumpscript {
@@ -369,6 +437,7 @@ fn record_text(script: &NewJumpscript, digest: Digest, wasm: &[u8]) -> String {
         size: wasm.len() as u64,
         manifest: script.manifest.clone(),
         published_at: 0,
+        signature: signature.and_then(|signature| serde_json::to_value(signature).ok()).unwrap_or_default(),
     };
     let mut object = match serde_json::to_value(&record) {
         Ok(serde_json::Value::Object(object)) => object,
@@ -409,5 +478,26 @@ impl CodeSource for Store {
 
     fn fetch<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>> {
         Box::pin(async move { self.wasm(digest).await.map_err(|error| error.to_string()) })
+    }
+
+    fn signatures<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Vec<Signature>, String>> {
+        Box::pin(async move { self.signatures_of(digest).await.map_err(|error| error.to_string()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scripts_know_the_longest_record() {
+        for text in [
+            include_str!("lua/sweep.lua"),
+            include_str!("lua/publish.lua"),
+            include_str!("lua/unpublish.lua"),
+            include_str!("lua/drop_unused.lua"),
+        ] {
+            assert!(text.contains(&format!("local RECORD_BYTES_MAX = {RECORD_BYTES_MAX}\n")));
+        }
     }
 }

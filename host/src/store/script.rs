@@ -51,6 +51,7 @@ script!(PUBLISH, "routes.lua", "past.lua", "audit.lua", "publish.lua");
 script!(GRANT, "routes.lua", "audit.lua", "grant.lua");
 script!(ADOPT, "routes.lua", "past.lua", "audit.lua", "adopt.lua");
 script!(UNPUBLISH, "routes.lua", "past.lua", "audit.lua", "unpublish.lua");
+script!(RECORDS, "records.lua");
 script!(DROP_UNUSED, "routes.lua", "past.lua", "drop_unused.lua");
 script!(REQUEUE, "answer.lua", "of_dead.lua", "audit.lua", "requeue.lua");
 script!(CANCEL, "limits.lua", "withdraw.lua", "answer.lua", "audit.lua", "cancel.lua");

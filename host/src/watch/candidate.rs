@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::index::Stamp;
 use crate::jumpscript::{LANGUAGES, Language, MANIFEST_BYTES_MAX, MANIFEST_FILE, SOURCE_BYTES_MAX, WASM_BYTES_MAX};
 use crate::ports::Candidate;
+use crate::signatures::{SIGNATURE_BYTES_MAX, SIGNATURE_SUFFIX};
 
 /// How many folders above a Wasm file may have the manifest of the build that made it.
 const BUILD_DEPTH_MAX: usize = 4;
@@ -75,7 +76,16 @@ fn with_manifest(path: &Path, wasm: Vec<u8>) -> Result<Candidate, ReadError> {
     };
     let default_name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Candidate { file, wasm, manifest, default_name })
+    let signature = match signature_beside(path) {
+        None => None,
+        Some(beside) => {
+            let bytes = read_unchanged(&beside, SIGNATURE_BYTES_MAX)?;
+            let text = String::from_utf8(bytes)
+                .map_err(|_| ReadError::Refused(format!("the signature `{}` is not UTF-8", beside.display())))?;
+            Some(text)
+        }
+    };
+    Ok(Candidate { file, wasm, manifest, default_name, signature })
 }
 
 /// The manifest that belongs to the file at `path`: `NAME.toml` beside it; for a Wasm file else `jumpscript.toml` in the
@@ -106,6 +116,28 @@ fn manifest_of_build(path: &Path) -> Option<PathBuf> {
         let output = read.get("build")?.get("output")?.as_str()?.to_owned();
         (fs::canonicalize(folder.join(output)).ok()? == path).then_some(manifest)
     })
+}
+
+/// The signature that belongs to the Wasm file at `path`: `NAME.wasm.sig` beside it.
+#[must_use]
+pub fn signature_beside(path: &Path) -> Option<PathBuf> {
+    let beside = with_suffix(path, SIGNATURE_SUFFIX);
+    beside.is_file().then_some(beside)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+/// The Wasm file that the signature at `path` belongs to, when there is one.
+#[must_use]
+pub fn wasm_of_signature(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?.strip_suffix(SIGNATURE_SUFFIX)?;
+    let wasm = path.with_file_name(name);
+    let is_code = wasm.extension() == Some(OsStr::new("wasm")) || Language::of(&wasm).is_some();
+    (is_code && wasm.is_file()).then_some(wasm)
 }
 
 /// The Wasm file or script that the manifest at `path` belongs to, when there is one.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ChangeKind, Options, ReadError, SETTLE, Watcher, read_candidate, wasm_of_manifest};
+use super::{ChangeKind, Options, ReadError, SETTLE, Watcher, read_candidate, wasm_of_manifest, wasm_of_signature};
 use crate::jumpscript::{LANGUAGES, Language};
 use crate::ports::{Candidate, PublishRule};
 
@@ -57,13 +57,13 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Starts to watch for `.wasm` files, scripts and their manifests.
+    /// Starts to watch for `.wasm` files, scripts, their manifests and their signatures.
     ///
     /// # Errors
     /// As [`Watcher::new`].
     pub fn new(paths: &[PathBuf], options: Options) -> Result<Self, String> {
         let endings = LANGUAGES.iter().map(|language| language.extension);
-        let extensions = ["wasm", "toml"].into_iter().chain(endings).map(str::to_owned).collect();
+        let extensions = ["wasm", "toml", "sig"].into_iter().chain(endings).map(str::to_owned).collect();
         let watcher = Watcher::new(paths, Options { extensions, ..options })?;
         let roots = paths.iter().filter_map(|path| std::path::absolute(path).ok()).collect();
         Ok(Self { roots, watcher, due: BTreeMap::new(), removed: Vec::new() })
@@ -115,7 +115,7 @@ impl Candidates {
 
     fn take(&mut self, changes: Vec<super::Change>) {
         for change in changes {
-            let is_manifest = change.path.extension() == Some(OsStr::new("toml"));
+            let is_manifest = ["toml", "sig"].iter().any(|ending| change.path.extension() == Some(OsStr::new(ending)));
             let rule =
                 if change.kind == ChangeKind::Present { PublishRule::AbsentOrNewer } else { PublishRule::Always };
             match (is_manifest, change.kind) {
@@ -127,7 +127,7 @@ impl Candidates {
                 // Its Wasm file is listed itself.
                 (true, ChangeKind::Present) => {}
                 (true, _) => {
-                    if let Some(wasm) = wasm_of_manifest(&change.path) {
+                    if let Some(wasm) = wasm_of_signature(&change.path).or_else(|| wasm_of_manifest(&change.path)) {
                         self.ask(wasm, rule, Instant::now());
                     }
                 }

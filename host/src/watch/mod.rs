@@ -22,7 +22,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-pub use candidate::{ReadError, manifest_beside, read_candidate, wasm_of_manifest};
+pub use candidate::{
+    ReadError, manifest_beside, read_candidate, signature_beside, wasm_of_manifest, wasm_of_signature,
+};
 pub use candidates::{Candidates, Found};
 
 /// Quiet time after a close or a rename before a file is reported.

@@ -40,7 +40,7 @@ async fn the_history_tells_what_was_live_by_whom_and_stays_bounded() {
     assert_eq!(store.history(&resize()).await.unwrap(), []);
     let one = publish(&store, "acme/resize", "1.0", "one", PublishRule::Always).await;
     let two = publish(&store, "acme/resize", "1.1", "two", PublishRule::Always).await;
-    let how = How { act: Act::RolledBack, rule: PublishRule::Always };
+    let how = How { act: Act::RolledBack, rule: PublishRule::Always, signature: None };
     publish(&bench.store.acting_as("bob@desk"), "acme/resize", "1.0", "one", how).await;
     let history = store.history(&resize()).await.unwrap();
     let told: Vec<_> = history.iter().map(|p| (p.act.as_str(), p.digest, p.version.as_str(), p.by.as_str())).collect();

@@ -79,6 +79,7 @@ impl<'a> Plan<'a> {
             pool_size: 8,
             file_faults: watch::channel(Vec::new()).1,
             denied: watch::channel(Vec::new()).1,
+            code_faults: watch::channel(Vec::new()).1,
             queue_faults: watch::channel(Vec::new()).1,
             list_faults: watch::channel(Vec::new()).1,
             limits: limits_seen,

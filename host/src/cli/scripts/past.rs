@@ -1,5 +1,6 @@
 //! What was live before, going back to it, and removing a name.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -8,7 +9,7 @@ use serde_json::json;
 use super::super::{Failure, Global, Output, print};
 use super::{dash, not_published};
 use crate::clock::Timestamp;
-use crate::host::{Back, StorePublisher};
+use crate::host::Back;
 use crate::job::{JobState, visible};
 use crate::jumpscript::{Digest, Manifest, ScriptName, words};
 use crate::store::{Filter, Listed, PAGE_MAX, Past, Store};
@@ -61,9 +62,13 @@ fn row(past: &Past, is_live: bool) -> [String; 8] {
 }
 
 /// Makes earlier code live again.
-pub(super) async fn roll_back(global: &Global, name: &ScriptName, to: Option<String>) -> Result<ExitCode, Failure> {
-    let ceiling = global.load(global.given())?.ceiling;
-    let publisher = StorePublisher::new(global.connect().await?, ceiling);
+pub(super) async fn roll_back(
+    global: &Global,
+    name: &ScriptName,
+    to: Option<String>,
+    key: Option<&Path>,
+) -> Result<ExitCode, Failure> {
+    let publisher = global.publisher(key).await?;
     let back = to.map_or(Back::Before, Back::To);
     let live = publisher.roll_back(name, &back).await.map_err(|error| Failure::from_text(&error.to_string()))?;
     match global.output {

@@ -15,7 +15,7 @@ local reason = broken_past()
 if reason then
   return redis.error_reply('REFUSED ' .. reason)
 end
-if (call('HGET', NAMES, field) or '') ~= seen then
+if call('HSTRLEN', NAMES, field) ~= #seen or (call('HGET', NAMES, field) or '') ~= seen then
   return { 'changed' }
 end
 if #words > 0 and call('HEXISTS', WASM, digest) == 0 then

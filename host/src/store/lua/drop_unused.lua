@@ -6,6 +6,8 @@
 
 local LOOKED_MAX = 500
 local REMOVED_MAX = 50
+-- What is longer is no record of ours.
+local RECORD_BYTES_MAX = 262144
 local reason = broken_past()
 if reason then
   return redis.error_reply('REFUSED ' .. reason)
@@ -19,7 +21,8 @@ local function is_meant(digest)
     for _, route in ipairs(call('HVALS', ROUTE)) do
       meant[sub(route, 1, 64)] = true
     end
-    for _, record in ipairs(call('HVALS', NAMES)) do
+    for _, field in ipairs(call('HKEYS', NAMES)) do
+      local record = call('HSTRLEN', NAMES, field) <= RECORD_BYTES_MAX and call('HGET', NAMES, field) or ''
       local found = match(record, '"digest"%s*:%s*"(%x+)"')
       if found then
         meant[found] = true
@@ -32,7 +35,8 @@ end
 -- Whether a name that had this code still does, or its history tells of it. The history of a name that was removed is
 -- forgotten after a while.
 local function is_of(field, digest)
-  local record, history = call('HGET', NAMES, field), call('HGET', HISTORY, field)
+  local is_record = call('HSTRLEN', NAMES, field) <= RECORD_BYTES_MAX
+  local record, history = is_record and call('HGET', NAMES, field), call('HGET', HISTORY, field)
   if record and find(record, digest, 1, true) then
     return true
   end

@@ -12,6 +12,8 @@
 -- JumpScale gives ids below this to what its controller publishes.
 local FIRST_ID = 1000000
 local HOUR = 3600
+-- What is longer is no record of ours, and replaced unread.
+local RECORD_BYTES_MAX = 262144
 
 local field, name, digest, wasm, record, version, is_careful = take(), take(), take(), take(), take(), take(), take() == '1'
 local who, act, line, signature = take(), take(), take(), take()
@@ -46,7 +48,7 @@ local function is_higher(one, other)
 end
 
 -- What is live under the name: only a record of ours whose code is there counts.
-local live_text = call('HGET', NAMES, field)
+local live_text = call('HSTRLEN', NAMES, field) <= RECORD_BYTES_MAX and call('HGET', NAMES, field)
 local is_json, live = pcall(cjson.decode, live_text or '')
 if not is_json or type(live) ~= 'table' then
   live = {}

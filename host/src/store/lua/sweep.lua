@@ -14,6 +14,8 @@ local BUDGET = 500
 -- Above this the records are told apart by their number only; a change by another program is then seen by its own
 -- publish of `workers:jumpscripts:rev`.
 local RECORDS_MAX = 500
+-- A longer record is told by its length only; no host takes it.
+local RECORD_BYTES_MAX = 262144
 
 local due = part('due')
 local swept = due.swept
@@ -55,7 +57,17 @@ for _, q in ipairs(queues) do
 end
 local check = try('HLEN', NAMES)
 if type(check) == 'number' and check > 0 and check <= RECORDS_MAX then
-  check = redis.sha1hex(table.concat(call('HGETALL', NAMES), '\n'))
+  local fields, short = call('HKEYS', NAMES), {}
+  for n, field in ipairs(fields) do
+    local length = call('HSTRLEN', NAMES, field)
+    if length <= RECORD_BYTES_MAX then
+      short[#short + 1] = field
+    else
+      fields[n] = field .. ' ' .. whole(length)
+    end
+  end
+  local records = #short > 0 and call('HMGET', NAMES, unpack(short)) or {}
+  check = redis.sha1hex(table.concat(fields, '\n') .. table.concat(records, '\n'))
 elseif type(check) == 'table' then
   check = 'broken'
 end

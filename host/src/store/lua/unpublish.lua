@@ -10,10 +10,12 @@ local reason = broken_past()
 if reason then
   return redis.error_reply('REFUSED ' .. reason)
 end
-local text = call('HGET', NAMES, field)
-if not text then
+if call('HEXISTS', NAMES, field) == 0 then
   return { 0 }
 end
+-- What is longer is no record of ours, and removed unread.
+local RECORD_BYTES_MAX = 262144
+local text = call('HSTRLEN', NAMES, field) <= RECORD_BYTES_MAX and call('HGET', NAMES, field) or ''
 local is_json, record = pcall(cjson.decode, text)
 local id = is_json and type(record) == 'table' and tonumber(record.id)
 call('HDEL', NAMES, field)
