@@ -199,3 +199,29 @@ fn a_project_is_built_and_its_panic_points_at_the_line() {
     let said = broken.fails(1);
     assert!(said.contains("cannot find value `nonsense`") && said.contains("nothing was tested"), "{said}");
 }
+
+#[test]
+fn state_is_given_and_what_would_be_written_and_enqueued_is_compared() {
+    let ours = r#"
+[[case]]
+name = "adds to what is there"
+payload = "add n 2\nget who\nset seen yes\nenqueue out mail hello"
+state = { n = 40, who = "Ada" }
+[case.expect]
+state = { n = 42, seen = "yes" }
+enqueued = [{ type = "mail", payload = "hello" }]
+host_calls_max = 30
+"#;
+    let folder = folder("keep", ours);
+    let manifest = "name = 'mine'\n[permissions]\nenqueue = ['out']\n";
+    fs::write(folder.path().join("mine.toml"), manifest).unwrap();
+    let ended = test(folder.path(), &[]);
+    assert!(ended.stdout.contains("1 passed, 0 failed"), "{}{}", ended.stdout, ended.stderr);
+
+    let other = ours.replace("n = 42", "n = 43").replace("type = \"mail\"", "type = \"post\"");
+    fs::write(folder.path().join("tests/mine.toml"), other).unwrap();
+    let ended = test(folder.path(), &[]);
+    for part in ["-n: 43", "+n: 42", "-post into any queue: hello", "+mail into out: hello"] {
+        assert!(ended.stdout.contains(part), "{part}\n{}", ended.stdout);
+    }
+}

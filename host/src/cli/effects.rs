@@ -33,13 +33,17 @@ pub(super) enum Told {
 }
 
 /// What would commit with this end of an attempt.
-pub(super) fn told(outcome: &Outcome, effects: &Effects) -> Vec<Told> {
-    let effects = match outcome {
+pub(super) fn committed(outcome: &Outcome, effects: &Effects) -> Effects {
+    match outcome {
         Outcome::Done { .. } => effects.clone(),
         Outcome::Retry { .. } => effects.clone().of_retry(),
         _ => Effects::none(),
-    };
-    effects.as_slice().iter().filter_map(of).collect()
+    }
+}
+
+/// The same, for people and programs.
+pub(super) fn told(outcome: &Outcome, effects: &Effects) -> Vec<Told> {
+    committed(outcome, effects).as_slice().iter().filter_map(of).collect()
 }
 
 fn of(effect: &Effect) -> Option<Told> {

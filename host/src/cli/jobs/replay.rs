@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -101,6 +102,7 @@ pub(super) async fn run(global: &Global, args: &ReplayArgs) -> Result<ExitCode, 
         enqueued_at_ms: record.time("created_at_nano").unwrap_or(now).millis(),
         content_type: record.text("content_type").unwrap_or_default(),
         metadata: record.metadata(),
+        state: Some(Arc::new(store.clone())),
         timeout,
         memory_bytes_max: manifest
             .memory_bytes()

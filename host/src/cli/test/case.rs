@@ -8,13 +8,17 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::stored::{Buckets, Enqueued, Stored, Values};
 use crate::clock::parse_duration;
 use crate::outcome::Outcome;
 
 /// Outcomes that a case can expect, in the words of [`Outcome::KINDS`].
 const OUTCOMES: std::ops::Range<usize> = 0..7;
 /// Every key of the format, for the nearest one to an unknown one.
-const KEYS: [&str; 29] = [
+const KEYS: [&str; 32] = [
+    "state",
+    "buckets",
+    "enqueued",
     "script",
     "case",
     "name",
@@ -80,6 +84,12 @@ pub(super) struct Case {
     pub(super) max_attempts: Option<u32>,
     #[serde(default)]
     pub(super) metadata: BTreeMap<String, String>,
+    /// What lies in the job's own bucket.
+    #[serde(default)]
+    state: Values,
+    /// What lies in buckets by name.
+    #[serde(default)]
+    buckets: Buckets,
     timeout: Option<String>,
     pub(super) memory_mib: Option<u32>,
     /// What must come of it; a result of any kind when nothing is said.
@@ -107,6 +117,12 @@ pub(super) struct Expect {
     pub(super) retry_after: Option<String>,
     /// Parts of the log.
     pub(super) log: Vec<String>,
+    /// Values that its end writes into its own bucket.
+    pub(super) state: Values,
+    /// Values that its end writes into buckets by name.
+    pub(super) buckets: Buckets,
+    /// The jobs that its end enqueues, in their order.
+    pub(super) enqueued: Option<Vec<Enqueued>>,
     pub(super) wall_max: Option<String>,
     pub(super) memory_mib_max: Option<u32>,
     pub(super) host_calls_max: Option<u64>,
@@ -168,6 +184,11 @@ impl Case {
             (Some(value), None) => Ok(json(value).to_string().into_bytes()),
             (None, None) => Ok(Vec::new()),
         }
+    }
+
+    /// What is stored before it begins.
+    pub(super) fn stored(&self) -> Stored {
+        Stored::new(&self.state, &self.buckets)
     }
 
     /// The wall time that it is given, when the case says so.

@@ -9,6 +9,7 @@ use similar::{ChangeTag, TextDiff};
 
 use super::super::local::Ran;
 use super::case::{Expect, json, read_beside};
+use super::stored::{differently_enqueued, unwritten};
 use crate::clock::format_duration;
 use crate::job::{visible, visible_lines};
 use crate::outcome::Outcome;
@@ -58,6 +59,22 @@ pub(super) fn differences(expect: &Expect, folder: &Path, ran: &Ran) -> Result<V
     }
     for part in expect.log.iter().filter(|part| !usage.log_tail.contains(part.as_str())) {
         differ("log", vec![format!("-{}", visible(part)), "+it is not in the log".to_owned()]);
+    }
+    let own = [("", &expect.state)];
+    let named = expect.buckets.iter().map(|(name, values)| (name.as_str(), values));
+    for (key, (bucket, values)) in
+        own.into_iter().map(|own| ("state", own)).chain(named.map(|named| ("buckets", named)))
+    {
+        let lines = unwritten(&ran.finished, bucket, values);
+        if !lines.is_empty() {
+            differ(key, lines);
+        }
+    }
+    if let Some(expected) = &expect.enqueued {
+        let lines = differently_enqueued(&ran.finished, expected);
+        if !lines.is_empty() {
+            differ("enqueued", lines);
+        }
     }
     let wall = Duration::from_micros(usage.wall_us);
     if let Some(most) = expect.wall_max()?.filter(|most| wall > *most) {
@@ -124,7 +141,7 @@ fn is_match(pattern: &str, text: &str) -> bool {
 }
 
 /// Equality of JSON in which 1 and 1.0 are the same number.
-fn is_equal(a: &Value, b: &Value) -> bool {
+pub(super) fn is_equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || (a.is_f64() != b.is_f64() && a.as_f64() == b.as_f64()),
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_equal(a, b)),

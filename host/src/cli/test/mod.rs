@@ -4,12 +4,14 @@
 
 mod case;
 mod judge;
+mod stored;
 mod subject;
 mod update;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -196,6 +198,7 @@ async fn run_case<'a>(
         enqueued_at_ms: now.millis(),
         content_type: case.content_type.clone(),
         metadata: case.metadata.clone().into_iter().collect(),
+        state: Some(Arc::new(case.stored())),
         timeout,
         memory_bytes_max: asked.unwrap_or(MEMORY_BYTES_MAX),
         ..Call::new(case.payload(folder)?)
