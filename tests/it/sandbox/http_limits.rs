@@ -6,13 +6,18 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use wasmhost::outcome::Outcome;
-use wasmhost::sandbox::{
-    HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, HTTP_REQUEST_BYTES_MAX, HTTP_REQUESTS_MAX, HTTP_RESPONSE_BYTES_MAX, Sandbox,
-};
+use wasmhost::sandbox::Sandbox;
 
 use super::http::{fetch, fetch_for, node};
 use super::{done, trapped};
 use crate::support::http::Server;
+
+// Written out, so that a limit that is raised fails the test that attacks it.
+const HTTP_REQUESTS_MAX: u32 = 50;
+const HTTP_REQUEST_BYTES_MAX: u64 = 8 * 1024 * 1024;
+const HTTP_RESPONSE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const HTTP_HEAD_BYTES_MAX: usize = 64 * 1024;
+const HTTP_HEADERS_MAX: usize = 128;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
