@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::host::file_as_published;
 use crate::job::visible;
 use crate::jumpscript::{Digest, ScriptName};
-use crate::permissions::{Directory, Fact, Facts, HttpPattern, NamePattern, Permissions, StatePattern};
+use crate::permissions::{Directory, HttpPattern, NamePattern, Permissions, StatePattern};
 use crate::ports::CodeGrants;
 use crate::store::{Act, GrantRecord, Store};
 
@@ -52,12 +52,6 @@ pub(super) struct Which {
     /// A bucket of state; `BUCKET:ro` to read only; `cache-*` for all that begin so
     #[arg(long, value_name = "BUCKET")]
     state: Vec<StatePattern>,
-    /// A key of the host's configuration for guests
-    #[arg(long = "config-key", value_name = "KEY")]
-    config_key: Vec<NamePattern>,
-    /// A secret by its name
-    #[arg(long, value_name = "NAME")]
-    secrets: Vec<NamePattern>,
     /// A queue that it may enqueue jobs into, such as `mail-*`
     #[arg(long, value_name = "QUEUE")]
     enqueue: Vec<NamePattern>,
@@ -67,23 +61,11 @@ pub(super) struct Which {
     /// A directory that it may read
     #[arg(long, value_name = "DIR")]
     files: Vec<Directory>,
-    /// Facts about the node: disks, memory, load, processes, uptime or health
-    #[arg(long, value_name = "FACT")]
-    facts: Vec<Fact>,
 }
 
 impl Which {
     fn into_permissions(self) -> Permissions {
-        Permissions {
-            http: self.http,
-            state: self.state,
-            config: self.config_key,
-            secrets: self.secrets,
-            enqueue: self.enqueue,
-            env: self.env,
-            files: self.files,
-            facts: self.facts.into_iter().collect::<Facts>(),
-        }
+        Permissions { http: self.http, state: self.state, enqueue: self.enqueue, env: self.env, files: self.files }
     }
 }
 

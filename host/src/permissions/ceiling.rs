@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Directory, Facts, HttpPattern, NamePattern, Permissions, StatePattern};
+use super::{Directory, HttpPattern, NamePattern, Permissions, StatePattern};
 use crate::job::visible;
 
 /// The name under which every jumpscript is meant.
@@ -49,12 +49,9 @@ impl Ceiling {
         let all = Permissions {
             http: Vec::new(),
             state: vec![StatePattern { bucket: NamePattern::every(), is_read_only: false }],
-            config: every(),
-            secrets: every(),
             enqueue: every(),
             env: every(),
             files: vec![Directory::root()],
-            facts: Facts::all(),
         };
         self.0.entry(EVERY_SCRIPT.to_owned()).or_default().add(&all);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::{Directory, Fact, HttpPattern, NamePattern, Permissions};
+use super::{Directory, HttpPattern, NamePattern, Permissions};
 
 /// What one jumpscript may do on this node now. The default is what every jumpscript may: nothing but the job's own
 /// bucket of state.
@@ -67,28 +67,10 @@ impl Granted {
         names(&self.request.enqueue, queue)
     }
 
-    /// Whether a key of the configuration may be read.
-    #[must_use]
-    pub fn config_key(&self, key: &str) -> bool {
-        names(&self.request.config, key)
-    }
-
-    /// Whether a secret may be read.
-    #[must_use]
-    pub fn secret(&self, name: &str) -> bool {
-        names(&self.request.secrets, name)
-    }
-
     /// Whether a variable of the host's environment may be read.
     #[must_use]
     pub fn env(&self, name: &str) -> bool {
         names(&self.request.env, name)
-    }
-
-    /// Whether a kind of fact about the node may be asked for.
-    #[must_use]
-    pub fn fact(&self, fact: Fact) -> bool {
-        self.request.facts.0.contains(&fact)
     }
 
     /// The directories that may be read.
@@ -127,13 +109,12 @@ mod tests {
         let none = Granted::default();
         assert!(none.may_read_state("") && none.may_write_state(""));
         assert!(!none.may_read_state("orders") && !none.may_write_state("orders") && !none.may_enqueue("mail"));
-        assert!(!none.config_key("region") && !none.secret("token") && !none.env("HOME"));
-        assert!(!Fact::ALL.into_iter().any(|fact| none.fact(fact)) && none.directories().is_empty());
+        assert!(!none.env("HOME") && none.directories().is_empty());
     }
 
     #[test]
     fn what_is_allowed_and_not_requested_is_not_granted() {
-        let allowed = table("state = ['*']\nenv = ['*']\nconfig = ['*']\nfiles = ['/']\nfacts = true");
+        let allowed = table("state = ['*']\nenv = ['*']\nfiles = ['/']");
         assert_eq!(Granted::of(&Permissions::default(), &allowed), Ok(Granted::default()));
         let granted = Granted::of(&table("state = ['orders:ro']\nfiles = ['/etc/ssl']"), &allowed).unwrap();
         assert!(granted.may_read_state("orders") && !granted.may_write_state("orders") && !granted.env("HOME"));
@@ -142,8 +123,8 @@ mod tests {
 
     #[test]
     fn what_is_requested_and_not_allowed_is_told() {
-        let request = table("state = ['orders', 'cache']\nenqueue = ['mail-*']\nfacts = ['load', 'disks']");
-        let missing = Granted::of(&request, &table("state = ['cache']\nenqueue = ['mail-in']\nfacts = ['load']"));
-        assert_eq!(missing.unwrap_err().flags(), " --state orders --enqueue 'mail-*' --facts disks");
+        let request = table("state = ['orders', 'cache']\nenqueue = ['mail-*']\nenv = ['A', 'B']");
+        let missing = Granted::of(&request, &table("state = ['cache']\nenqueue = ['mail-in']\nenv = ['A']"));
+        assert_eq!(missing.unwrap_err().flags(), " --state orders --enqueue 'mail-*' --env B");
     }
 }

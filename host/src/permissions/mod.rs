@@ -10,7 +10,6 @@
 mod address;
 mod ceiling;
 mod directory;
-mod fact;
 mod granted;
 mod http;
 mod pattern;
@@ -19,7 +18,6 @@ mod request;
 pub use address::Reach;
 pub use ceiling::{Ceiling, EVERY_SCRIPT};
 pub use directory::{Directory, PATH_BYTES_MAX};
-pub use fact::{Fact, Facts};
 pub use granted::{Granted, GrantedDirectory};
 pub use http::{Host, HttpPattern, Target};
 pub use pattern::{NamePattern, PATTERN_BYTES_MAX, StatePattern};

@@ -4,15 +4,13 @@ use std::fmt::{Display, Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Directory, Fact, Facts, HTTP_PATTERNS_MAX, HttpPattern, NamePattern, StatePattern};
+use super::{Directory, HTTP_PATTERNS_MAX, HttpPattern, NamePattern, StatePattern};
 use crate::job::visible;
 
 /// Most entries of one key but `http`.
 pub const PATTERNS_MAX: usize = 100;
 /// The keys of the table, in the order of the documentation.
-pub const PERMISSION_KEYS: [&str; 8] = ["http", "state", "config", "secrets", "enqueue", "env", "files", "facts"];
-/// What a config key of a secret begins with; no other may.
-const SECRET_PREFIX: &str = "secret/";
+pub const PERMISSION_KEYS: [&str; 5] = ["http", "state", "enqueue", "env", "files"];
 
 /// Permissions by kind. In a manifest they are requested, on a node and in a grant they are allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,12 +22,6 @@ pub struct Permissions {
     /// Buckets of state beside the job's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub state: Vec<StatePattern>,
-    /// Keys of the host's configuration for guests.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub config: Vec<NamePattern>,
-    /// Names of secrets.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub secrets: Vec<NamePattern>,
     /// Queues that it enqueues jobs into.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub enqueue: Vec<NamePattern>,
@@ -39,9 +31,6 @@ pub struct Permissions {
     /// Directories that it reads.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<Directory>,
-    /// Facts about the node.
-    #[serde(skip_serializing_if = "Facts::is_empty")]
-    pub facts: Facts,
 }
 
 impl Permissions {
@@ -63,9 +52,7 @@ impl Permissions {
         most("http", self.http.len(), HTTP_PATTERNS_MAX)?;
         most("state", self.state.len(), PATTERNS_MAX)?;
         most("files", self.files.len(), PATTERNS_MAX)?;
-        let names =
-            [("config", &self.config), ("secrets", &self.secrets), ("enqueue", &self.enqueue), ("env", &self.env)];
-        for (key, patterns) in names {
+        for (key, patterns) in [("enqueue", &self.enqueue), ("env", &self.env)] {
             most(key, patterns.len(), PATTERNS_MAX)?;
             for pattern in patterns {
                 if let Some(rule) = broken_rule(key, pattern.text()) {
@@ -84,12 +71,9 @@ impl Permissions {
         Self {
             http: Vec::new(),
             state: uncovered(&self.state, &allowed.state, StatePattern::covers),
-            config: names(&self.config, &allowed.config),
-            secrets: names(&self.secrets, &allowed.secrets),
             enqueue: names(&self.enqueue, &allowed.enqueue),
             env: names(&self.env, &allowed.env),
             files: uncovered(&self.files, &allowed.files, Directory::covers),
-            facts: Facts(self.facts.0.difference(&allowed.facts.0).copied().collect()),
         }
     }
 
@@ -97,24 +81,18 @@ impl Permissions {
     pub fn add(&mut self, other: &Self) {
         extend(&mut self.http, &other.http);
         extend(&mut self.state, &other.state);
-        extend(&mut self.config, &other.config);
-        extend(&mut self.secrets, &other.secrets);
         extend(&mut self.enqueue, &other.enqueue);
         extend(&mut self.env, &other.env);
         extend(&mut self.files, &other.files);
-        self.facts.0.extend(&other.facts.0);
     }
 
     /// Takes away every entry that `other` spells the same.
     pub fn remove(&mut self, other: &Self) {
         self.http.retain(|one| !other.http.contains(one));
         self.state.retain(|one| !other.state.contains(one));
-        self.config.retain(|one| !other.config.contains(one));
-        self.secrets.retain(|one| !other.secrets.contains(one));
         self.enqueue.retain(|one| !other.enqueue.contains(one));
         self.env.retain(|one| !other.env.contains(one));
         self.files.retain(|one| !other.files.contains(one));
-        self.facts.0.retain(|one| !other.facts.0.contains(one));
     }
 
     /// Every entry as a pair of key and value, in the order of the documentation.
@@ -123,12 +101,9 @@ impl Permissions {
         let mut entries = Vec::new();
         push(&mut entries, "http", &self.http);
         push(&mut entries, "state", &self.state);
-        push(&mut entries, "config", &self.config);
-        push(&mut entries, "secrets", &self.secrets);
         push(&mut entries, "enqueue", &self.enqueue);
         push(&mut entries, "env", &self.env);
         push(&mut entries, "files", &self.files);
-        push(&mut entries, "facts", &self.facts.0.iter().copied().collect::<Vec<Fact>>());
         entries
     }
 
@@ -138,8 +113,6 @@ impl Permissions {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+,".contains(c);
         self.entries().iter().fold(String::new(), |mut text, (key, value)| {
             let value = visible(value);
-            // `--config` names the file of every command.
-            let key = if *key == "config" { "config-key" } else { key };
             let _ = if value.chars().all(is_plain) {
                 write!(text, " --{key} {value}")
             } else {
@@ -173,14 +146,7 @@ impl Permissions {
 
 /// Why a name does not fit its key, as the end of a sentence.
 fn broken_rule(key: &str, name: &str) -> Option<&'static str> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match key {
-        "config" if name.starts_with(SECRET_PREFIX) => {
-            Some("which is how secrets are read; request it under `secrets`, without `secret/`")
-        }
-        "secrets" if !name.chars().all(is_plain) || name.starts_with('.') => {
-            Some("must be letters, digits, `-`, `_` and `.`, without a point in front")
-        }
         "env" if name.contains('=') => Some("must not contain `=`"),
         "env" if name.starts_with("JOB_") => Some("but `JOB_*` is what each job is told itself"),
         _ => None,
@@ -214,8 +180,7 @@ mod tests {
     #[test]
     fn every_key_is_read_written_and_compared() {
         let all = table(
-            "http = ['a.b:1']\nstate = ['orders', 'cache-*:ro']\nconfig = ['region']\nsecrets = ['token']\n\
-             enqueue = ['mail-*']\nenv = ['HOME']\nfiles = ['/etc/ssl']\nfacts = ['disks', 'load']",
+            "http = ['a.b:1']\nstate = ['orders', 'cache-*:ro']\nenqueue = ['mail-*']\nenv = ['HOME']\nfiles = ['/etc/ssl']",
         );
         assert_eq!(table(&toml::to_string(&all).unwrap()), all);
         let keys: Vec<&str> = all.entries().iter().map(|(key, _)| *key).collect();
@@ -233,16 +198,14 @@ mod tests {
 
     #[test]
     fn flags_can_be_pasted_into_a_shell() {
-        let some = table("state = ['orders:ro']\nenqueue = ['mail-*']\nfacts = ['load']");
-        assert_eq!(some.flags(), " --state orders:ro --enqueue 'mail-*' --facts load");
-        assert_eq!(some.in_words(), "state `orders:ro`, enqueue `mail-*`, facts `load`");
+        let some = table("state = ['orders:ro']\nenqueue = ['mail-*']\nenv = ['HOME']");
+        assert_eq!(some.flags(), " --state orders:ro --enqueue 'mail-*' --env HOME");
+        assert_eq!(some.in_words(), "state `orders:ro`, enqueue `mail-*`, env `HOME`");
     }
 
     #[test]
     fn wrong_values_are_refused_with_key_value_and_rule() {
         for (text, parts) in [
-            ("config = ['secret/token']", ["permissions.config", "secret/token", "`secrets`"]),
-            ("secrets = ['a/b']", ["permissions.secrets", "a/b", "letters"]),
             ("env = ['A=B']", ["permissions.env", "A=B", "`=`"]),
             ("env = ['JOB_ID']", ["permissions.env", "JOB_ID", "each job"]),
         ] {
@@ -251,12 +214,7 @@ mod tests {
         }
         let many: Vec<String> = (0..=PATTERNS_MAX).map(|n| format!("'q{n}'")).collect();
         assert!(table(&format!("enqueue = [{}]", many.join(","))).check(str::to_owned).unwrap_err().contains("101"));
-        for (text, part) in [
-            ("facts = ['disk']", "did you mean `disks`?"),
-            ("facts = 'disks'", "must be `true` or a list"),
-            ("state = ['a:rx']", "`:ro`"),
-            ("files = ['etc']", "absolute"),
-        ] {
+        for (text, part) in [("state = ['a:rx']", "`:ro`"), ("files = ['etc']", "absolute")] {
             let error = toml::from_str::<Permissions>(text).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
@@ -264,8 +222,8 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_answered_with_the_nearest() {
-        let error = Permissions::check_keys(&"secret = []".parse().unwrap(), |key| format!("key `{key}`")).unwrap_err();
-        assert_eq!(error, "key `secret` is not known; did you mean `secrets`?");
+        let error = Permissions::check_keys(&"file = []".parse().unwrap(), |key| format!("key `{key}`")).unwrap_err();
+        assert_eq!(error, "key `file` is not known; did you mean `files`?");
         let error = Permissions::check_keys(&"kubernetes = []".parse().unwrap(), str::to_owned).unwrap_err();
         assert!(error.contains("known are http"), "{error}");
     }

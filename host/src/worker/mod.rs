@@ -565,9 +565,8 @@ impl Worker {
 
     fn launch(&mut self, job: Reserved, cancel: CancelFlag) {
         let sink = self.sinks.of(Lease { id: job.id.clone(), queue: job.queue.clone(), token: job.token.clone() });
-        let rev = self.seen.borrow().rev;
         let mut attempt = Attempt::new(job, sink, cancel, &self.completions);
-        attempt.rev = rev;
+        attempt.rev = self.seen.borrow().rev;
         self.executor.start(attempt);
     }
 

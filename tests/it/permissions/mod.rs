@@ -14,14 +14,11 @@ use crate::support::program::{Ended, Host, Invocation};
 use crate::support::redis::{RedisServer, random_prefix};
 
 /// Every kind that is decided before an attempt starts: its line in a manifest, and the flag that grants it.
-const KINDS: [(&str, &str); 7] = [
+const KINDS: [(&str, &str); 4] = [
     ("state = ['orders']", "--state orders"),
-    ("config = ['region']", "--config-key region"),
-    ("secrets = ['token']", "--secrets token"),
     ("enqueue = ['mail-*']", "--enqueue 'mail-*'"),
     ("env = ['ASKED_FOR']", "--env ASKED_FOR"),
     ("files = ['/etc']", "--files /etc"),
-    ("facts = ['load']", "--facts load"),
 ];
 
 /// A prefix of its own, and a folder for files.

@@ -19,8 +19,7 @@ fn what_nobody_has_granted_is_not_published_and_the_hint_grants_it() {
 #[test]
 fn a_manifest_with_an_unknown_permission_names_the_nearest_word() {
     let world = World::new();
-    for (line, nearest) in [("secret = ['x']", "`secrets`"), ("facts = ['disk']", "`disks`"), ("stat = []", "`state`")]
-    {
+    for (line, nearest) in [("file = ['x']", "`files`"), ("envs = []", "`env`"), ("stat = []", "`state`")] {
         let said = world.publish("ask", line).fails(1);
         assert!(said.contains("did you mean") && said.contains(nearest), "{line}: {said}");
     }

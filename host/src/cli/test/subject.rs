@@ -217,6 +217,6 @@ mod tests {
         assert_eq!(owners, [Path::new("one"), Path::new("")]);
         let one = find(&folder.path().join("one/tests/b.toml")).unwrap();
         assert!(one[0].owner.ends_with("one/tests/.."));
-        assert!(find(&folder.path().join("target")).is_err());
+        assert!(find(&folder.path().join("one/tests/data")).is_err(), "there are no cases");
     }
 }
