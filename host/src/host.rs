@@ -115,10 +115,7 @@ impl Host {
         let sandbox =
             sandbox_beside(&store, sandbox::Options { has_source_lines, ..sandbox_options(config, compiler) })?;
         let pool_size = sandbox.pool_size();
-        let concurrency = config.concurrency.min(pool_size);
-        if concurrency < config.concurrency {
-            tracing::warn!(asked = config.concurrency, concurrency, "concurrency lowered to the pool's size");
-        }
+        let concurrency = concurrency_within(pool_size, config);
         let gate = host_gate(config)?;
         let publisher = StorePublisher::new(store.clone(), config.ceiling.clone()).with_gate(Arc::clone(&gate));
         let publisher = publisher.checking(sandbox.clone());
@@ -175,7 +172,6 @@ impl Host {
         let (seen, done_ttl) = (worker.seen(), config.limits.done_ttl);
         let maintenance = Maintenance::new(store.clone(), executor, seen, on_flushed, tell_denied, done_ttl)
             .with_gate(gate, tell_code_faults);
-
         let mut services = Services { tasks: JoinSet::new(), stopped: rest_stopped };
         services.start("watchdog", |stopped| watchdog.run(stopped));
         services.start("health", |stopped| health.run(stopped));
@@ -326,6 +322,15 @@ fn sandbox_beside(store: &Store, mut options: sandbox::Options) -> Result<Sandbo
     let sandbox = Sandbox::new(options)?;
     sandbox.notes().iter().for_each(|note| tracing::warn!(note, "engine is usable, but"));
     Ok(sandbox)
+}
+
+/// How many jobs may run at once: as many as were asked for, if the pool has an instance for each.
+fn concurrency_within(pool_size: usize, config: &Config) -> usize {
+    let concurrency = config.concurrency.min(pool_size);
+    if concurrency < config.concurrency {
+        tracing::warn!(asked = config.concurrency, concurrency, "concurrency lowered to the pool's size");
+    }
+    concurrency
 }
 
 /// The guest threads. Must be called on the I/O thread, where code is fetched.
