@@ -43,7 +43,8 @@ bench-scale: setup build ## Measure queues with a million due, scheduled and dea
 	target/release/wasmhost bench --scale
 
 bench-reload: setup build ## Measure how soon new code is live, warm starts and runaway guests; figures in target/bench/reload.json
-	target/release/wasmhost bench --reload
+	javascript=target/scripts/javascript.wasm; \
+	target/release/wasmhost bench --reload $$([ ! -f $$javascript ] || echo --javascript $$javascript)
 
 bench-languages: setup ## Measure a fresh sandbox per job in every language; figures in target/bench/languages.json
 	cargo bench --package wasmhost --bench languages

@@ -53,8 +53,9 @@ export function progress(percent, message = "") {
  * `state()`, the job's own. What is written commits with the result. Values are JSON.
  */
 export function state(name = "") {
-  const bucket = answered(`state ${name}`, () => store.open(name));
-  const told = (key) => `state ${name}, key ${key}`;
+  const called = name === "" ? "the job's state" : `state ${name}`;
+  const bucket = answered(called, () => store.open(name));
+  const told = (key) => `${called}, key ${key}`;
   return {
     get(key) {
       const value = answered(told(key), () => bucket.get(key));
@@ -87,7 +88,9 @@ function answered(what, ask) {
   try {
     return ask();
   } catch (refused) {
-    throw refused instanceof Error ? refused : new Error(`${what}: ${refused?.val ?? refused?.tag ?? refused}`);
+    // The engine wraps what the host says: an error whose payload is a case of a variant, or its text.
+    const said = refused?.payload ?? (refused instanceof Error ? undefined : refused);
+    throw said === undefined ? refused : new Error(`${what}: ${said.val ?? said.tag ?? said}`);
   }
 }
 
