@@ -14,9 +14,10 @@
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests, which use more of it")]
 mod guests;
 
+mod calls;
+mod turns;
+
 use std::fs;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -24,57 +25,14 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use wasmhost::jumpscript::Digest;
-use wasmhost::outcome::Outcome;
 use wasmhost::ports::{JobSink, Level};
 use wasmhost::sandbox::{Call, Hardening, Options, Sandbox, Script};
-use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
-use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-mod calls;
+use turns::{Plain, ROUNDS, Variant, answers, rounded, take_turns};
 
-mod contract {
-    wasmtime::component::bindgen!({
-        path: "../guest-sdk/wit",
-        world: "jumpscript",
-        exports: { default: async },
-    });
-}
-
-/// Rounds that the variants take in turn.
-const ROUNDS: usize = 20;
-/// Jobs of one variant in one round.
-const JOBS: usize = 500;
-/// What every job is given.
-const PAYLOAD: &[u8] = br#"{"n":1}"#;
 /// Instances that wait at once in the last measurement.
 const SUSPENDED: usize = 10_000;
-
-/// One way to run the job.
-struct Variant {
-    key: &'static str,
-    what: &'static str,
-    run: Box<dyn FnMut() -> Pin<Box<dyn Future<Output = ()>>>>,
-    micros: Vec<f64>,
-}
-
-impl Variant {
-    fn new<F: Future<Output = ()> + 'static>(
-        key: &'static str,
-        what: &'static str,
-        mut run: impl FnMut() -> F + 'static,
-    ) -> Self {
-        Self { key, what, run: Box::new(move || Box::pin(run())), micros: Vec::with_capacity(ROUNDS * JOBS) }
-    }
-
-    fn percentile(&self, share: f64) -> f64 {
-        let mut sorted = self.micros.clone();
-        sorted.sort_by(f64::total_cmp);
-        #[expect(clippy::cast_precision_loss, reason = "thousands of samples")]
-        let index = (sorted.len() as f64 * share) as usize;
-        sorted[index.min(sorted.len() - 1)]
-    }
-}
 
 fn main() {
     // `cargo test --benches` runs it too, to see that it still works.
@@ -87,22 +45,9 @@ fn main() {
         let mut variants = variants().await;
         // `cargo bench --bench sandbox -- component` runs one variant, for a profiler.
         if let Some(wanted) = &only {
-            variants.retain(|variant| variant.key == wanted);
+            variants.retain(|variant| variant.key == *wanted);
         }
-        for round in 0..=rounds {
-            for variant in &mut variants {
-                for _ in 0..JOBS {
-                    let job = (variant.run)();
-                    let start = Instant::now();
-                    job.await;
-                    let took = start.elapsed();
-                    // The first round warms caches and pools.
-                    if round > 0 {
-                        variant.micros.push(took.as_secs_f64() * 1e6);
-                    }
-                }
-            }
-        }
+        take_turns(&mut variants, rounds).await;
         print_table(&variants, &mut figures);
         if only.is_none() {
             calls::measure(if is_test { 20 } else { 2_000 }, &mut figures).await;
@@ -113,11 +58,7 @@ fn main() {
         return;
     }
     suspend(&mut figures);
-    let path = guests::root().join("target/bench");
-    fs::create_dir_all(&path).unwrap();
-    let path = path.join("sandbox.json");
-    fs::write(&path, serde_json::to_string_pretty(&figures).unwrap() + "\n").unwrap();
-    println!("\nwritten to target/bench/sandbox.json");
+    turns::write(&figures, "sandbox.json");
 }
 
 async fn variants() -> Vec<Variant> {
@@ -146,94 +87,20 @@ fn load(sandbox: &Sandbox, guest: &str) -> Arc<Script> {
     sandbox.load(Digest::of(&wasm), &wasm).unwrap()
 }
 
-/// The product's own way.
-fn ours(key: &'static str, what: &'static str, sandbox: &Sandbox, guest: &str) -> Variant {
-    let script = load(sandbox, guest);
-    let sandbox = sandbox.clone();
-    Variant::new(key, what, move || {
-        let (sandbox, script) = (sandbox.clone(), Arc::clone(&script));
-        async move {
-            let finished = sandbox.run(&script, Call::new(PAYLOAD)).await;
-            assert!(matches!(finished.outcome, Outcome::Done { .. }), "{finished:?}");
-        }
-    })
-}
-
-/// The store of a plain embedder.
-struct Plain {
-    context: WasiCtx,
-    resources: ResourceTable,
-}
-
-impl Plain {
-    fn store(engine: &Engine) -> Store<Self> {
-        Store::new(engine, Self { context: WasiCtxBuilder::new().build(), resources: ResourceTable::new() })
-    }
-}
-
-impl WasiView for Plain {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.context, table: &mut self.resources }
-    }
-}
-
-impl contract::wasmhost::jumpscript::types::Host for Plain {}
-
-impl contract::wasmhost::jumpscript::progress::Host for Plain {
-    fn report(&mut self, _: u8, _: String) {}
-}
-
-impl contract::wasi::logging::logging::Host for Plain {
-    fn log(&mut self, _: contract::wasi::logging::logging::Level, _: String, _: String) {}
-}
-
-fn pre(config: &Config, wasm: &[u8]) -> (Engine, contract::JumpscriptPre<Plain>) {
-    let engine = Engine::new(config).unwrap();
-    let mut linker = Linker::new(&engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker).unwrap();
-    // What the guest imports.
-    contract::wasmhost::jumpscript::types::add_to_linker::<Plain, HasSelf<Plain>>(&mut linker, |state| state).unwrap();
-    contract::wasmhost::jumpscript::progress::add_to_linker::<Plain, HasSelf<Plain>>(&mut linker, |state| state)
-        .unwrap();
-    contract::wasi::logging::logging::add_to_linker::<Plain, HasSelf<Plain>>(&mut linker, |state| state).unwrap();
-    let component = Component::from_binary(&engine, wasm).unwrap();
-    let pre = contract::JumpscriptPre::new(linker.instantiate_pre(&component).unwrap()).unwrap();
-    (engine, pre)
-}
-
-fn job() -> contract::wasmhost::jumpscript::types::Job {
-    contract::wasmhost::jumpscript::types::Job {
-        id: String::new(),
-        queue: String::new(),
-        job_type: String::new(),
-        node: String::new(),
-        attempt: 1,
-        max_attempts: 1,
-        deadline_ms: 0,
-        enqueued_at_ms: 0,
-        content_type: String::new(),
-        payload: PAYLOAD.to_vec(),
-        metadata: Vec::new(),
-    }
+/// Our own way.
+fn ours(key: &str, what: &str, sandbox: &Sandbox, guest: &str) -> Variant {
+    Variant::ours(key, what, sandbox, &load(sandbox, guest))
 }
 
 /// A fresh instance with somebody else's settings.
-fn plain(key: &'static str, what: &'static str, config: &Config, wasm: &[u8]) -> Variant {
-    let (engine, pre) = pre(config, wasm);
-    let pre = Arc::new(pre);
-    Variant::new(key, what, move || {
-        let (engine, pre) = (engine.clone(), Arc::clone(&pre));
-        async move {
-            let mut store = Plain::store(&engine);
-            let instance = pre.instantiate_async(&mut store).await.unwrap();
-            assert_eq!(instance.call_run(&mut store, &job()).await.unwrap().unwrap(), PAYLOAD);
-        }
-    })
+fn plain(key: &str, what: &str, config: &Config, wasm: &[u8]) -> Variant {
+    Variant::plain(key, what, &Engine::new(config).unwrap(), wasm)
 }
 
 /// One instance for all jobs: what isolation is measured against.
 async fn reused(wasm: &[u8]) -> Variant {
-    let (engine, pre) = pre(&Config::new(), wasm);
+    let engine = Engine::new(&Config::new()).unwrap();
+    let pre = Plain::pre(&engine, wasm);
     let mut store = Plain::store(&engine);
     let instance = pre.instantiate_async(&mut store).await.unwrap();
     let shared = Arc::new(tokio::sync::Mutex::new((store, instance)));
@@ -241,24 +108,18 @@ async fn reused(wasm: &[u8]) -> Variant {
         let shared = Arc::clone(&shared);
         async move {
             let (store, instance) = &mut *shared.lock().await;
-            assert_eq!(instance.call_run(store, &job()).await.unwrap().unwrap(), PAYLOAD);
+            answers(instance, store).await;
         }
     })
 }
 
 fn print_table(variants: &[Variant], figures: &mut serde_json::Map<String, serde_json::Value>) {
-    let ours = variants[0].percentile(0.5);
+    let ours = variants[0].tell(figures).0;
     println!("{:<50} {:>9} {:>9} {:>9}", "", "p50 µs", "p99 µs", "× ours");
     for variant in variants {
-        let (p50, p99) = (variant.percentile(0.5), variant.percentile(0.99));
+        let (p50, p99) = variant.tell(figures);
         println!("{:<50} {p50:>9.2} {p99:>9.2} {:>9.2}", variant.what, p50 / ours);
-        figures.insert(format!("{}_p50_us", variant.key), rounded(p50));
-        figures.insert(format!("{}_p99_us", variant.key), rounded(p99));
     }
-}
-
-fn rounded(figure: f64) -> serde_json::Value {
-    ((figure * 100.0).round() / 100.0).into()
 }
 
 /// Counts the guests that said that they will sleep now.

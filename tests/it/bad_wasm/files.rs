@@ -8,6 +8,7 @@ use wasmhost::sandbox::{Call, Error, Options, Sandbox};
 
 use super::{PATIENCE, Stage, is_dead, is_done, says, wat};
 use crate::support::guests;
+use crate::support::sections::body_of;
 
 /// Played at length by `make torture`.
 fn is_at_length() -> bool {
@@ -42,16 +43,7 @@ fn needed(wasm: &[u8]) -> usize {
     let (mut at, mut needed) = (8, 8);
     while at < wasm.len() {
         let is_custom = wasm[at] == 0;
-        let (mut size, mut shift) = (0_usize, 0);
-        loop {
-            at += 1;
-            size |= usize::from(wasm[at] & 0x7f) << shift;
-            shift += 7;
-            if wasm[at] & 0x80 == 0 {
-                break;
-            }
-        }
-        at += 1 + size;
+        at = body_of(wasm, at).end;
         if !is_custom {
             needed = at;
         }

@@ -144,7 +144,7 @@ pub(crate) async fn take_one(store: &Store, queue: &str) -> Reserved {
 }
 
 /// The end of a reserved job.
-fn settle(job: &Reserved, end: End) -> Settle {
+pub(crate) fn settle(job: &Reserved, end: End) -> Settle {
     Settle {
         id: job.id.clone(),
         queue: job.queue.clone(),

@@ -7,6 +7,7 @@ use wasmhost::sandbox::{Call, Error, Sandbox};
 
 use super::{block_on, sandbox};
 use crate::support::guests;
+use crate::support::sections::body_of;
 
 /// Where sections begin and end, in a component and in the modules inside it.
 fn section_borders(wasm: &[u8], start: usize, end: usize, borders: &mut Vec<usize>) {
@@ -14,21 +15,12 @@ fn section_borders(wasm: &[u8], start: usize, end: usize, borders: &mut Vec<usiz
     while at < end {
         borders.push(at);
         let id = wasm[at];
-        let (mut size, mut shift) = (0_usize, 0);
-        loop {
-            at += 1;
-            size |= usize::from(wasm[at] & 0x7f) << shift;
-            shift += 7;
-            if wasm[at] & 0x80 == 0 {
-                break;
-            }
-        }
-        at += 1;
+        let body = body_of(wasm, at);
         let is_nested = wasm[start + 4] == 0x0d && (id == 1 || id == 4);
         if is_nested {
-            section_borders(wasm, at, at + size, borders);
+            section_borders(wasm, body.start, body.end, borders);
         }
-        at += size;
+        at = body.end;
     }
 }
 

@@ -6,7 +6,7 @@ use wasmhost::effects::{Bucket, Effect, Effects, Reads};
 use wasmhost::job::{JobId, Reserved};
 use wasmhost::store::{End, Lost, Settle, Settled};
 
-use crate::engine::{Bench, done, job, take, take_one};
+use crate::engine::{Bench, done, job, settle, take, take_one};
 
 fn named(name: &str) -> Bucket {
     Bucket::Named { organization: "acme".to_owned(), name: name.to_owned() }
@@ -31,15 +31,7 @@ fn effects(read: Pairs, written: Pairs) -> Effects {
 }
 
 fn ends(job: &Reserved, end: End, effects: Effects) -> Settle {
-    Settle {
-        id: job.id.clone(),
-        queue: job.queue.clone(),
-        token: job.token.clone(),
-        end,
-        fields: Vec::new(),
-        effects,
-        digest: None,
-    }
+    Settle { effects, ..settle(job, end) }
 }
 
 async fn settled(bench: &Bench, settles: &[Settle]) -> Vec<Settled> {

@@ -12,3 +12,4 @@ pub mod http;
 pub mod program;
 pub mod proxy;
 pub mod redis;
+pub mod sections;
