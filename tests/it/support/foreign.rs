@@ -67,8 +67,11 @@ if id then
   redis.call('HSET', row(id), 'status', 'inflight', 'lease_token', token, 'lease_expires_at_nano', end_nano,
     'run_at_nano', '0')
   redis.call('ZADD', inflight, end_ms, id)
+  -- For who compares leases: the moment by the server, where the caller's may be long past.
+  local time = redis.call('TIME')
+  return { id, time[1] * 1000 + math.floor(time[2] / 1000) }
 end
-return id
+return false
 ";
 
 const EXTEND: &str = r"
@@ -180,7 +183,9 @@ pub struct Record {
 pub struct Held {
     pub record: Record,
     pub token: String,
+    /// By the server's clock.
     pub granted_ms: i64,
+    /// By the holder's.
     pub expires_nano: i64,
 }
 
@@ -251,9 +256,10 @@ impl TaskHarbor {
             &(expires_nano + 999_999).div_euclid(1_000_000).to_string(),
             &expires_nano.to_string(),
         ];
-        let id: Option<String> = self.eval(RESERVE, now, &words.map(str::as_bytes)).await;
-        let record = self.inspect(&id?).await.unwrap_or_default();
-        Some(Held { record, token, granted_ms: now.div_euclid(1_000_000), expires_nano })
+        let taken: Option<(String, i64)> = self.eval(RESERVE, now, &words.map(str::as_bytes)).await;
+        let (id, granted_ms) = taken?;
+        let record = self.inspect(&id).await.unwrap_or_default();
+        Some(Held { record, token, granted_ms, expires_nano })
     }
 
     pub async fn reserve(&self, queue: &str, lease_ms: i64) -> Option<Held> {
