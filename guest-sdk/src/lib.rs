@@ -1,4 +1,4 @@
-//! What a Rust jumpscript imports: typed jobs, state, jobs of its own, logs, progress, HTTP, errors.
+//! What a Rust jumpscript imports: typed jobs, state, jobs of its own, logs, progress, HTTP, configuration, secrets, errors.
 //!
 //! A jumpscript is a library (`crate-type = ["cdylib"]`) with one function, built for `wasm32-wasip2`:
 //!
@@ -35,18 +35,21 @@
 //!   `#[wasmhost_guest::job(manifest = "path")]`.
 //! - [`http`] sends requests to where the manifest asks for it and the node allows it.
 //! - [`state`] keeps values beyond the job, [`jobs`] enqueues further jobs; both commit with the result.
+//! - [`config`] reads values that the operator gives by key, [`secrets`] what must stay secret; the manifest requests both.
 //! - The function stays an ordinary function: test it natively with [`Job::test`] and `cargo test`;
 //!   `testing::capture` gives what it logged and reported.
 //!
 //! Invariant: on another target than Wasm nothing here calls a host; logs and progress go to stderr, state and jobs are
-//! kept in the memory of the thread.
+//! kept in the memory of the thread, which is also where configuration and secrets come from.
 
+pub mod config;
 mod error;
 pub mod http;
 mod job;
 pub mod jobs;
 pub mod log;
 pub mod progress;
+pub mod secrets;
 pub mod state;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;

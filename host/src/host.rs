@@ -13,7 +13,7 @@ mod source;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -36,6 +36,7 @@ use crate::scripts_folder::{self, Params, ScriptsFolder};
 use crate::signatures::{Gate, Signature, SigningKey};
 use crate::store::embedded::{self, Embedded};
 use crate::store::{self, How, NewJumpscript, Store};
+use crate::supplies::Supplies;
 use crate::telemetry::LevelHandle;
 use crate::worker::{self, Worker};
 
@@ -119,7 +120,8 @@ impl Host {
         let gate = host_gate(config)?;
         let publisher = StorePublisher::new(store.clone(), config.ceiling.clone()).with_gate(Arc::clone(&gate));
         let publisher = publisher.checking(sandbox.clone());
-        let executor = wasm_executor(config, sandbox, &store, &options.url, concurrency)?;
+        let supplies = Arc::new(Supplies::new(config.supplies.clone()));
+        let executor = wasm_executor(config, sandbox, &store, &supplies, &options.url, concurrency)?;
         let executor = Arc::new(executor.with_gate(Arc::clone(&gate)));
         let pulse = Arc::new(Pulse::new());
         let running = Arc::clone(&executor);
@@ -133,8 +135,7 @@ impl Host {
         let (tell_code_faults, code_faults) = watch::channel(Vec::new());
         let list_faults = bridge::Faults::default();
         let (tell_limits, limits) = watch::channel(config.health);
-        let folder = config.scripts.as_deref();
-        let folder = folder.map(|folder| scripts_folder(folder, publisher.clone(), tell_faults)).transpose()?;
+        let folder = scripts_folder(config, publisher.clone(), tell_faults)?;
         let restorer = folder.as_ref().map(ScriptsFolder::restorer);
         let (watchdog, health, board) = node::services(node::Params {
             store: store.clone(),
@@ -181,7 +182,7 @@ impl Host {
             services.start("scripts folder", |stopped| folder.run(stopped));
         }
         if let Some(Reload { sources, level }) = extras.reload {
-            let reloader = node::Reloader::new(config.clone(), sources, tell_limits, level)
+            let reloader = node::Reloader::new(config.clone(), sources, tell_limits, supplies, level)
                 .map_err(|error| Error::Other(format!("SIGHUP cannot be handled: {error}")))?;
             services.start("reloader", |stopped| reloader.run(stopped));
         }
@@ -338,6 +339,7 @@ fn wasm_executor(
     config: &Config,
     sandbox: Sandbox,
     store: &Store,
+    supplies: &Arc<Supplies>,
     redis_url: &str,
     concurrency: usize,
 ) -> Result<WasmExecutor, Error> {
@@ -349,7 +351,8 @@ fn wasm_executor(
     };
     let (code, state) = (Arc::new(store.clone()), Arc::new(store.clone()));
     let permits = Permits::new(config.ceiling.clone(), code.clone());
-    WasmExecutor::start_threads(sandbox, code, state, permits, tokio::runtime::Handle::current(), options)
+    let (supply, io) = (Arc::clone(supplies), tokio::runtime::Handle::current());
+    WasmExecutor::start_threads(sandbox, code, state, supply, permits, io, options)
         .map_err(|error| Error::Other(format!("cannot start the threads for guests: {error}")))
 }
 
@@ -371,22 +374,24 @@ async fn http_server(
     server.await.map(Some).map_err(Error::Other)
 }
 
-/// The service of the scripts folder, which tells its faults to the health checks.
+/// The service of the scripts folder, when one is named, which tells its faults to the health checks.
 fn scripts_folder(
-    folder: &Path,
+    config: &Config,
     publisher: StorePublisher,
     faults: watch::Sender<Vec<String>>,
-) -> Result<ScriptsFolder, Error> {
+) -> Result<Option<ScriptsFolder>, Error> {
+    let Some(folder) = config.scripts.clone() else { return Ok(None) };
     let on_state = move |state: &scripts_folder::State| {
         let told = state.faults.values().cloned().collect::<Vec<_>>();
         faults.send_if_modified(|old| std::mem::replace(old, told.clone()) != told);
     };
     ScriptsFolder::new(Params {
-        folder: folder.to_owned(),
+        folder,
         publisher: Arc::new(publisher),
         on_state: Arc::new(on_state),
         options: crate::watch::Options::default(),
     })
+    .map(Some)
     .map_err(Error::Other)
 }
 

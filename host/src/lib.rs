@@ -15,6 +15,7 @@ pub mod permissions;
 pub mod ports;
 pub mod protocol;
 pub mod retry;
+pub mod secret;
 pub mod shutdown;
 pub mod signatures;
 pub mod telemetry;
@@ -23,6 +24,7 @@ pub mod telemetry;
 pub mod languages;
 pub mod sandbox;
 pub mod store;
+pub mod supplies;
 pub mod watch;
 
 // Layer 2: runs one attempt; shows what the adapters found.

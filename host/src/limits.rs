@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::clock::format_duration;
 use crate::permissions::HTTP_PATTERNS_MAX;
 use crate::protocol::hero;
+use crate::secret::{HIDDEN_BYTES_MIN, SECRET_BYTES_MAX};
 use crate::{bridge, config, effects, http, job, jumpscript, maintenance, node, retry, sandbox, store, worker};
 
 /// The text of `docs/limits.md`.
@@ -163,6 +164,16 @@ fn of_sandboxes() -> Vec<Row> {
         ("name, connection and TLS", format_duration(sandbox::HTTP_CONNECT_TIMEOUT), "connection-timeout", ""),
         ("HTTP connections of a host", sandbox::HTTP_CONNECTIONS_MAX.to_string(), "further requests wait", ""),
         ("hosts that a manifest requests or a node allows", HTTP_PATTERNS_MAX.to_string(), "refused", ""),
+        (
+            "value for jumpscripts in the configuration",
+            bytes(config::SCRIPT_CONFIG_VALUE_BYTES_MAX),
+            "refused at start",
+            "script_config",
+        ),
+        ("keys of one such table", config::SCRIPT_CONFIG_KEYS_MAX.to_string(), "refused at start", "script_config"),
+        ("secrets that are named one by one", config::SECRETS_MAX.to_string(), "refused at start", "secrets"),
+        ("secret", bytes(SECRET_BYTES_MAX), "not given", ""),
+        ("shortest secret that is hidden in logs and errors", bytes(HIDDEN_BYTES_MIN), "left as it is", ""),
         ("core instances of a component", sandbox::CORE_INSTANCES_MAX.to_string(), "refused", ""),
         ("linear memories of a component", sandbox::MEMORIES_MAX.to_string(), "refused", ""),
         ("tables of a component", sandbox::TABLES_MAX.to_string(), "refused", ""),

@@ -99,6 +99,17 @@ impl Outcome {
         Self::KINDS[self.place()]
     }
 
+    /// Every text in it that a guest may have had a say in, for whoever changes them.
+    pub fn texts_mut(&mut self) -> Vec<&mut String> {
+        match self {
+            Self::Failed { message } => vec![message],
+            Self::Retry { reason, .. } | Self::Rejected { reason } => vec![reason],
+            Self::TimedOut { backtrace, .. } | Self::OutOfMemory { backtrace, .. } => vec![backtrace],
+            Self::Trapped { message, backtrace } => vec![message, backtrace],
+            Self::Done { .. } | Self::Cancelled | Self::Conflict | Self::LeaseLost => Vec::new(),
+        }
+    }
+
     /// The text for the hash's `last_error`; empty for [`Outcome::Done`].
     #[must_use]
     pub fn error_text(&self) -> String {

@@ -3,6 +3,7 @@
 //!
 //! Invariant: what a guest logs or reports never blocks; it is handed on at once or dropped and counted.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::effects::Bucket;
 use crate::jumpscript::{Digest, ScriptName};
 use crate::permissions::Permissions;
+use crate::secret::SecretValue;
 use crate::signatures::Signature;
 
 /// How serious a log line is; the levels of `wasi:logging`.
@@ -130,6 +132,30 @@ impl State for NoState {
     fn keys(&self, _: Bucket, _: u64) -> BoxFuture<'static, Result<StatePage, String>> {
         Box::pin(std::future::ready(Ok(StatePage::default())))
     }
+}
+
+/// What a node gives to jumpscripts that may have it, beside state. Whether one may is not asked here.
+pub trait Supply: Send + Sync {
+    /// The value that the node's configuration has of a key, for code of these names.
+    fn value(&self, names: &[String], key: &str) -> Option<String>;
+
+    /// Every such value, by key.
+    fn values(&self, names: &[String]) -> BTreeMap<String, String>;
+
+    /// A secret by its name.
+    ///
+    /// # Errors
+    /// See [`SecretError`].
+    fn secret(&self, name: String) -> BoxFuture<'static, Result<SecretValue, SecretError>>;
+}
+
+/// Why there is no secret. The texts are for authors and operators; they name no path of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretError {
+    /// The node has none of this name.
+    Missing(String),
+    /// It cannot be read; trying again may help.
+    Unreadable(String),
 }
 
 /// What Redis says about the permissions of code.

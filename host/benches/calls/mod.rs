@@ -15,6 +15,7 @@ use wasmhost::permissions::Ceiling;
 use wasmhost::ports::{NoSink, PublishRule};
 use wasmhost::sandbox::{Call, CancelFlag, Options, Sandbox};
 use wasmhost::store::{self, End, NewJumpscript, QueueShare, Reserve, Settle, Settled, Store, new_token};
+use wasmhost::supplies::Supplies;
 
 use super::{guests, load, rounded};
 
@@ -136,7 +137,9 @@ impl State {
         let mut ceiling = Ceiling::default();
         ceiling.allow_requested();
         let permits = Permits::new(ceiling, code.clone());
-        let executor = WasmExecutor::start_threads(sandbox, code, state, permits, Handle::current(), options).unwrap();
+        let supply = Arc::new(Supplies::default());
+        let io = Handle::current();
+        let executor = WasmExecutor::start_threads(sandbox, code, state, supply, permits, io, options).unwrap();
         let raw = redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
         Self { store, executor, completions: Completions::new(), raw }
     }

@@ -61,11 +61,18 @@ pub(super) struct Which {
     /// A directory that it may read
     #[arg(long, value_name = "DIR")]
     files: Vec<Directory>,
+    /// A key of the values that nodes have for it in `script_config`, such as `limit.*`
+    #[arg(long = "config-key", value_name = "KEY")]
+    config_keys: Vec<NamePattern>,
+    /// A secret of the nodes
+    #[arg(long, value_name = "NAME")]
+    secrets: Vec<NamePattern>,
 }
 
 impl Which {
     fn into_permissions(self) -> Permissions {
-        Permissions { http: self.http, state: self.state, enqueue: self.enqueue, env: self.env, files: self.files }
+        let Self { http, state, enqueue, env, files, config_keys, secrets } = self;
+        Permissions { http, state, enqueue, env, files, config: config_keys, secrets }
     }
 }
 
@@ -93,7 +100,7 @@ pub(super) async fn run(global: Global, command: GrantsCommand) -> Result<ExitCo
             if permissions.is_empty() {
                 return Err(nothing_named(&target, requested));
             }
-            permissions.check(|key| format!("`--{key}`")).map_err(Failure::usage)?;
+            permissions.check(|key| format!("`--{}`", Permissions::flag(key))).map_err(Failure::usage)?;
             let granted =
                 store.change_grant(target.digest, &target.name, Act::Granted, |old| old.add(&permissions)).await?;
             if let Some(granted) = granted {

@@ -14,13 +14,15 @@ use crate::host::shipped_interpreter;
 use crate::job::visible_lines;
 use crate::jumpscript::{Digest, Language, Source, WASM_BYTES_MAX};
 use crate::permissions::{Ceiling, Granted, Permissions};
-use crate::ports::{Candidate, JobSink, Level};
+use crate::ports::{Candidate, JobSink, Level, Supply};
 use crate::sandbox::{Call, Compiler, Finished, FirstTier, HostCalls, Options, Sandbox, Script};
+use crate::supplies::Supplies;
 
 /// A sandbox for an author: one instance, backtraces with source lines.
 pub(super) struct Local {
     sandbox: Sandbox,
     ceiling: Ceiling,
+    supplies: Arc<Supplies>,
 }
 
 /// Code that is ready to run.
@@ -61,7 +63,8 @@ impl Local {
             http,
             ..Options::default()
         };
-        Ok(Self { sandbox: Sandbox::new(options)?, ceiling: config.ceiling.clone() })
+        let supplies = Arc::new(Supplies::new(config.supplies.clone()));
+        Ok(Self { sandbox: Sandbox::new(options)?, ceiling: config.ceiling.clone(), supplies })
     }
 
     /// Compiles a Wasm file, and gives it what the configuration allows of its requests: grants lie in Redis.
@@ -87,7 +90,7 @@ impl Local {
             Failure::new(format!("the jumpscript requests {}, which is not allowed here", missing.in_words()))
                 .hint("code of your own: `--allow-requested`; else a table [permissions] in the file of `--config`")
         })?;
-        Ok(Arc::new(granted))
+        Ok(Arc::new(granted.named(vec![name])))
     }
 
     /// The text of a script on its interpreter: the named file, else what ships beside this program.
@@ -121,7 +124,8 @@ impl Local {
     pub(super) async fn run(&self, code: &Code, call: Call, listener: &Arc<Listener>) -> Ran {
         let memory_bytes_max = call.memory_bytes_max;
         let sink = Arc::clone(listener) as Arc<dyn JobSink>;
-        let call = Call { sink, granted: Arc::clone(&code.granted), ..call };
+        let supply = Some(Arc::clone(&self.supplies) as Arc<dyn Supply>);
+        let call = Call { sink, granted: Arc::clone(&code.granted), supply, ..call };
         let (finished, calls) = self.sandbox.run_counted(&code.script, call).await;
         Ran { finished, calls, log_lines: listener.lines.load(Ordering::Relaxed), memory_bytes_max }
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::{Error, Origin};
+use super::script_config::{ScriptConfig, Secrets};
 use super::value::{Environment, Hardening, LogFormat, Queue, Secret, Value};
 use crate::job::visible;
 use crate::permissions::{Ceiling, HttpPattern};
@@ -190,10 +191,19 @@ settings! {
         rule "`HOST:PORT`: a name, `*.NAME`, an address (IPv6 in brackets) or `*`; a number or `*`; at most 100", live false, secret false;
     #[doc = "What jumpscripts may be given when their manifests ask for it: tables `[permissions.\"organization/name\"]`, `[permissions.\"organization/*\"]` and `[permissions.\"*\"]` (docs/permissions.md)."]
     permissions: Ceiling = "permissions", "WASMHOST_PERMISSIONS", "", default "none",
-        rule "tables with the keys http, state, enqueue, env and files; in the variable an inline table of TOML", live false, secret false;
+        rule "tables with the keys http, state, enqueue, env, files, config and secrets; in the variable an inline table of TOML", live false, secret false;
     #[doc = "Allows every jumpscript whatever its manifest requests, but HTTP: for a developer's own code in `dev` and `exec`."]
     allow_requested: bool = "allow_requested", "WASMHOST_ALLOW_REQUESTED", "--allow-requested", default "false",
         rule "true or false", live false, secret false;
+    #[doc = "Values that jumpscripts read when they may: tables `[script_config.\"organization/name\"]`, `[script_config.\"organization/*\"]` and `[script_config.\"*\"]`; for each key the most specific counts (docs/permissions.md)."]
+    script_config: ScriptConfig = "script_config", "WASMHOST_SCRIPT_CONFIG", "", default "none",
+        rule "tables of texts; in the variable an inline table of TOML", live true, secret false;
+    #[doc = "Where the secrets of jumpscripts come from, by name; each is read when an attempt asks for it (docs/permissions.md)."]
+    secrets: Secrets = "secrets", "WASMHOST_SECRETS", "", default "none",
+        rule "`NAME = { env = \"VARIABLE\" }` or `NAME = { file = \"/path\" }`; in the variable an inline table of TOML", live true, secret true;
+    #[doc = "The folder that has a file for each secret, as Kubernetes mounts them; `secrets` goes before it."]
+    secrets_dir: PathBuf = "secrets_dir", "WASMHOST_SECRETS_DIR", "", default "none",
+        rule "a folder", live true, secret false;
     #[doc = "Where the host serves health, metrics and the job API over HTTP. Without a token only on this machine."]
     http_listen: String = "http.listen", "WASMHOST_HTTP", "--http", default "none",
         rule "`ADDRESS:PORT`: an address, IPv6 in brackets, or localhost; port 0 takes a free one; without a token a loopback address", live false, secret false;

@@ -68,6 +68,7 @@ impl Merge<'_> {
         if self.take("allow_requested", |g| g.allow_requested, || false, |_| Ok(()))? {
             ceiling.allow_requested();
         }
+        let supplies = self.supplies()?;
         let http = self.http()?;
         let signatures = self.signatures()?;
         let data_default = data_folder(self.sources);
@@ -121,6 +122,7 @@ impl Merge<'_> {
             scripts,
             allow_http,
             ceiling,
+            supplies,
             kubernetes_api,
             http,
             signatures,
@@ -473,7 +475,11 @@ impl Merge<'_> {
         Ok(value)
     }
 
-    fn take_optional<T: Value>(&mut self, key: &'static str, pick: impl Fn(&Given) -> Option<T>) -> Option<T> {
+    pub(super) fn take_optional<T: Value>(
+        &mut self,
+        key: &'static str,
+        pick: impl Fn(&Given) -> Option<T>,
+    ) -> Option<T> {
         let (value, origin) =
             self.find(key, pick).map_or((None, Origin::Default), |(value, origin)| (Some(value), origin));
         self.note(key, value.as_ref().map(Value::show).unwrap_or_default(), origin);

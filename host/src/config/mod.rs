@@ -12,6 +12,7 @@ mod keys;
 mod merge;
 mod redis_url;
 mod reference;
+mod script_config;
 mod signatures;
 mod value;
 
@@ -24,6 +25,9 @@ pub use http::{HTTP_OPENABLE, Http, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN};
 pub use keys::{Given, KEYS, KeySpec, OTHER_VARIABLES};
 pub use redis_url::{REDIS_URL, RedisParts, RedisWay, hosts_and_ports, redis_parts};
 pub use reference::configuration_markdown;
+pub use script_config::{
+    SCRIPT_CONFIG_KEYS_MAX, SCRIPT_CONFIG_VALUE_BYTES_MAX, SECRETS_MAX, ScriptConfig, SecretSource, Secrets, Supplies,
+};
 pub use signatures::{Signatures, TRUSTED_KEYS_MAX};
 pub use value::{Environment, Hardening, LogFormat, Queue, Secret, WEIGHT_MAX};
 
@@ -183,6 +187,8 @@ pub struct Config {
     pub allow_http: Vec<HttpPattern>,
     /// What jumpscripts may be given, `allow_http` included.
     pub ceiling: Ceiling,
+    /// What jumpscripts are told that may read it.
+    pub supplies: Supplies,
     /// The host and port of the Kubernetes API, inside a pod: no jumpscript reaches it.
     pub kubernetes_api: Option<(String, u16)>,
     /// What is served over HTTP, and to whom.
@@ -339,6 +345,7 @@ impl Config {
         let mut config = self.clone();
         config.log.level.clone_from(&new.log.level);
         config.health = new.health;
+        config.supplies.clone_from(&new.supplies);
         for setting in &mut config.settings {
             if let (true, Some(value)) = (keys::spec(setting.key).is_live, new.setting(setting.key)) {
                 setting.value.clone_from(&value.value);

@@ -107,5 +107,6 @@ impl Permits {
 pub fn permit(ceiling: &Ceiling, found: &CodeGrants, digest: &Digest, request: &Permissions) -> Permit {
     let mut allowed = ceiling.of(found.names.iter().map(String::as_str));
     allowed.add(&found.granted);
-    Granted::of(request, &allowed).map(Arc::new).map_err(|missing| Denied { missing, digest: *digest })
+    let granted = Granted::of(request, &allowed).map(|granted| Arc::new(granted.named(found.names.clone())));
+    granted.map_err(|missing| Denied { missing, digest: *digest })
 }

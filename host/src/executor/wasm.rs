@@ -29,7 +29,7 @@ use crate::effects::Bucket;
 use crate::job::{Reserved, TIMEOUT};
 use crate::jumpscript::{Digest, Source};
 use crate::outcome::{Outcome, Usage};
-use crate::ports::{BoxFuture, CodeSource, State, StatePage, StateValues};
+use crate::ports::{BoxFuture, CodeSource, State, StatePage, StateValues, Supply};
 use crate::sandbox::{Call, Finished, Sandbox, Script};
 use crate::signatures::{Gate, Policy};
 
@@ -67,6 +67,7 @@ pub struct WasmExecutor {
 struct Shared {
     sandbox: Sandbox,
     state: Arc<dyn State>,
+    supply: Arc<dyn Supply>,
     options: WasmOptions,
     queue: Mutex<VecDeque<(Attempt, Arc<Script>)>>,
     wake: Notify,
@@ -83,7 +84,7 @@ impl WasmExecutor {
     }
 
     /// Starts the guest threads. `code` is asked for what this node does not have, `state` for what jumpscripts read,
-    /// `permits` for what code may do; all of it, and compiling, run on `io`.
+    /// `permits` for what code may do; all of it, and compiling, run on `io`. `supply` is asked for what the node gives.
     ///
     /// # Errors
     /// The system's own when it gives no thread.
@@ -91,6 +92,7 @@ impl WasmExecutor {
         sandbox: Sandbox,
         code: Arc<dyn CodeSource>,
         state: Arc<dyn State>,
+        supply: Arc<dyn Supply>,
         permits: Permits,
         io: tokio::runtime::Handle,
         options: WasmOptions,
@@ -99,6 +101,7 @@ impl WasmExecutor {
         let shared = Arc::new(Shared {
             sandbox,
             state: Arc::new(OnIo { state, io: io.clone() }),
+            supply,
             options,
             queue: Mutex::new(VecDeque::new()),
             wake: Notify::new(),
@@ -429,6 +432,9 @@ impl Shared {
     /// Runs one attempt to its end.
     async fn run(&self, mut attempt: Attempt, script: Arc<Script>) {
         let mut call = call_of(&mut attempt, &self.options, &script);
+        if script.is_supplied() {
+            call.supply = Some(Arc::clone(&self.supply));
+        }
         if script.has_effects() {
             call.state = Some(Arc::clone(&self.state));
         }
@@ -489,6 +495,7 @@ fn call_of(attempt: &mut Attempt, options: &WasmOptions, script: &Script) -> Cal
             .map_or(options.memory_bytes_max, |asked| asked.min(options.memory_bytes_max)),
         granted: Arc::clone(&attempt.granted),
         state: None,
+        supply: None,
         sink: Arc::clone(&attempt.sink),
         cancel: attempt.cancel.clone(),
         is_check: false,

@@ -2,10 +2,13 @@
 //!
 //! Invariant: a broken configuration changes nothing; the old values stay in force and the log says what is wrong.
 
+use std::sync::Arc;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{self, Config, Sources};
+use crate::supplies::Supplies;
 use crate::telemetry::LevelHandle;
 
 /// The service that reads the configuration again.
@@ -14,13 +17,14 @@ pub struct Reloader {
     config: Config,
     sources: Sources,
     limits: watch::Sender<config::Health>,
+    supplies: Arc<Supplies>,
     level: Option<LevelHandle>,
     hangups: Signal,
 }
 
 impl Reloader {
-    /// A reloader of `config`, which was read from `sources`. New thresholds go to `limits`, a new log level to
-    /// `level`. From here on SIGHUP does not end the process.
+    /// A reloader of `config`, which was read from `sources`. New thresholds go to `limits`, what jumpscripts are given to
+    /// `supplies`, a new log level to `level`. From here on SIGHUP does not end the process.
     ///
     /// # Errors
     /// When the signal handler cannot be installed.
@@ -28,9 +32,10 @@ impl Reloader {
         config: Config,
         sources: Sources,
         limits: watch::Sender<config::Health>,
+        supplies: Arc<Supplies>,
         level: Option<LevelHandle>,
     ) -> std::io::Result<Self> {
-        Ok(Self { config, sources, limits, level, hangups: signal(SignalKind::hangup())? })
+        Ok(Self { config, sources, limits, supplies, level, hangups: signal(SignalKind::hangup())? })
     }
 
     /// Reads again at each SIGHUP until `shutdown` is true or its sender is gone.
@@ -50,6 +55,7 @@ impl Reloader {
                 // Told before the level changes: a quieter one would swallow it.
                 tracing::info!(applied = ?reload.applied, "configuration reloaded");
                 self.limits.send_replace(reload.config.health);
+                self.supplies.replace(reload.config.supplies.clone());
                 if let Some(level) = &self.level
                     && let Err(error) = level.set(&reload.config.log.level)
                 {

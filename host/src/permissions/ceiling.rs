@@ -21,7 +21,7 @@ impl Ceiling {
         let mut ceiling = BTreeMap::new();
         for (name, value) in tables {
             let shown = visible(name);
-            check_script(name)?;
+            check_script_table(name)?;
             let toml::Value::Table(table) = value else {
                 return Err(format!("must have a table `[permissions.\"{shown}\"]`"));
             };
@@ -52,6 +52,8 @@ impl Ceiling {
             enqueue: every(),
             env: every(),
             files: vec![Directory::root()],
+            config: every(),
+            secrets: every(),
         };
         self.0.entry(EVERY_SCRIPT.to_owned()).or_default().add(&all);
     }
@@ -78,8 +80,11 @@ impl Ceiling {
     }
 }
 
-/// Checks the name of a table.
-fn check_script(name: &str) -> Result<(), String> {
+/// Checks the name of a table about jumpscripts.
+///
+/// # Errors
+/// The end of a sentence that names it and the rule.
+pub fn check_script_table(name: &str) -> Result<(), String> {
     let is_part = |part: &str| {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         !part.is_empty() && part.chars().all(is_plain)

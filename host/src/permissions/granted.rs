@@ -12,6 +12,8 @@ pub struct Granted {
     request: Permissions,
     http_allowed: Vec<HttpPattern>,
     directories: Vec<GrantedDirectory>,
+    /// The names of its code: what the node has for it goes by them.
+    names: Vec<String>,
 }
 
 /// A directory that may be read.
@@ -45,7 +47,19 @@ impl Granted {
         let directories = directories
             .filter_map(|path| Some(GrantedDirectory { path: path.clone(), within: within(path)? }))
             .collect();
-        Ok(Self { request: request.clone(), http_allowed: allowed.http.clone(), directories })
+        Ok(Self { request: request.clone(), http_allowed: allowed.http.clone(), directories, names: Vec::new() })
+    }
+
+    /// With the names under which the node knows the code.
+    #[must_use]
+    pub fn named(self, names: Vec<String>) -> Self {
+        Self { names, ..self }
+    }
+
+    /// The names under which the node knows the code, `organization/name`; none when another program published it.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// Whether a bucket may be read. The empty name is the job's own.
@@ -71,6 +85,18 @@ impl Granted {
     #[must_use]
     pub fn env(&self, name: &str) -> bool {
         names(&self.request.env, name)
+    }
+
+    /// Whether a value of the node's configuration may be read.
+    #[must_use]
+    pub fn may_read_config(&self, key: &str) -> bool {
+        names(&self.request.config, key)
+    }
+
+    /// Whether a secret of the node may be read.
+    #[must_use]
+    pub fn may_read_secret(&self, name: &str) -> bool {
+        names(&self.request.secrets, name)
     }
 
     /// The directories that may be read.
@@ -110,6 +136,7 @@ mod tests {
         assert!(none.may_read_state("") && none.may_write_state(""));
         assert!(!none.may_read_state("orders") && !none.may_write_state("orders") && !none.may_enqueue("mail"));
         assert!(!none.env("HOME") && none.directories().is_empty());
+        assert!(!none.may_read_config("url") && !none.may_read_secret("key"));
     }
 
     #[test]

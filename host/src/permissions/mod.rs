@@ -16,12 +16,12 @@ mod pattern;
 mod request;
 
 pub use address::Reach;
-pub use ceiling::{Ceiling, EVERY_SCRIPT};
+pub use ceiling::{Ceiling, EVERY_SCRIPT, check_script_table};
 pub use directory::{Directory, PATH_BYTES_MAX};
 pub use granted::{Granted, GrantedDirectory};
 pub use http::{Host, HttpPattern, Target};
 pub use pattern::{NamePattern, PATTERN_BYTES_MAX, StatePattern};
-pub use request::{PATTERNS_MAX, PERMISSION_KEYS, Permissions};
+pub use request::{PATTERNS_MAX, PERMISSION_KEYS, Permissions, is_secret_name};
 
 /// Most patterns that a manifest may request, and a node may allow.
 pub const HTTP_PATTERNS_MAX: usize = 100;

@@ -10,7 +10,7 @@ use crate::job::visible;
 /// Most entries of one key but `http`.
 pub const PATTERNS_MAX: usize = 100;
 /// The keys of the table, in the order of the documentation.
-pub const PERMISSION_KEYS: [&str; 5] = ["http", "state", "enqueue", "env", "files"];
+pub const PERMISSION_KEYS: [&str; 7] = ["http", "state", "enqueue", "env", "files", "config", "secrets"];
 
 /// Permissions by kind. In a manifest they are requested, on a node and in a grant they are allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,12 @@ pub struct Permissions {
     /// Directories that it reads.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<Directory>,
+    /// Keys of the values that the node's configuration has for jumpscripts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub config: Vec<NamePattern>,
+    /// Secrets of the node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<NamePattern>,
 }
 
 impl Permissions {
@@ -52,7 +58,9 @@ impl Permissions {
         most("http", self.http.len(), HTTP_PATTERNS_MAX)?;
         most("state", self.state.len(), PATTERNS_MAX)?;
         most("files", self.files.len(), PATTERNS_MAX)?;
-        for (key, patterns) in [("enqueue", &self.enqueue), ("env", &self.env)] {
+        let names =
+            [("enqueue", &self.enqueue), ("env", &self.env), ("config", &self.config), ("secrets", &self.secrets)];
+        for (key, patterns) in names {
             most(key, patterns.len(), PATTERNS_MAX)?;
             for pattern in patterns {
                 if let Some(rule) = broken_rule(key, pattern.text()) {
@@ -74,6 +82,8 @@ impl Permissions {
             enqueue: names(&self.enqueue, &allowed.enqueue),
             env: names(&self.env, &allowed.env),
             files: uncovered(&self.files, &allowed.files, Directory::covers),
+            config: names(&self.config, &allowed.config),
+            secrets: names(&self.secrets, &allowed.secrets),
         }
     }
 
@@ -84,6 +94,8 @@ impl Permissions {
         extend(&mut self.enqueue, &other.enqueue);
         extend(&mut self.env, &other.env);
         extend(&mut self.files, &other.files);
+        extend(&mut self.config, &other.config);
+        extend(&mut self.secrets, &other.secrets);
     }
 
     /// Takes away every entry that `other` spells the same.
@@ -93,6 +105,8 @@ impl Permissions {
         self.enqueue.retain(|one| !other.enqueue.contains(one));
         self.env.retain(|one| !other.env.contains(one));
         self.files.retain(|one| !other.files.contains(one));
+        self.config.retain(|one| !other.config.contains(one));
+        self.secrets.retain(|one| !other.secrets.contains(one));
     }
 
     /// Every entry as a pair of key and value, in the order of the documentation.
@@ -104,6 +118,8 @@ impl Permissions {
         push(&mut entries, "enqueue", &self.enqueue);
         push(&mut entries, "env", &self.env);
         push(&mut entries, "files", &self.files);
+        push(&mut entries, "config", &self.config);
+        push(&mut entries, "secrets", &self.secrets);
         entries
     }
 
@@ -112,7 +128,7 @@ impl Permissions {
     pub fn flags(&self) -> String {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+,".contains(c);
         self.entries().iter().fold(String::new(), |mut text, (key, value)| {
-            let value = visible(value);
+            let (key, value) = (Self::flag(key), visible(value));
             let _ = if value.chars().all(is_plain) {
                 write!(text, " --{key} {value}")
             } else {
@@ -120,6 +136,12 @@ impl Permissions {
             };
             text
         })
+    }
+
+    /// The flag of `wasmhost grants` for a key. It is the key itself, but where a flag of every command has that name.
+    #[must_use]
+    pub fn flag(key: &str) -> &str {
+        if key == "config" { "config-key" } else { key }
     }
 
     /// The entries in words: `state orders, env HOME`.
@@ -144,11 +166,21 @@ impl Permissions {
     }
 }
 
+/// Whether a text, or the beginning of one, can be the name of a secret.
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
+    !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
+
 /// Why a name does not fit its key, as the end of a sentence.
 fn broken_rule(key: &str, name: &str) -> Option<&'static str> {
     match key {
         "env" if name.contains('=') => Some("must not contain `=`"),
         "env" if name.starts_with("JOB_") => Some("but `JOB_*` is what each job is told itself"),
+        // They are names of files in a folder.
+        "secrets" if !is_secret_name(name) => {
+            Some("must have letters, digits, `-`, `_` and `.` only, and not begin with `.`")
+        }
         _ => None,
     }
 }
@@ -180,7 +212,8 @@ mod tests {
     #[test]
     fn every_key_is_read_written_and_compared() {
         let all = table(
-            "http = ['a.b:1']\nstate = ['orders', 'cache-*:ro']\nenqueue = ['mail-*']\nenv = ['HOME']\nfiles = ['/etc/ssl']",
+            "http = ['a.b:1']\nstate = ['orders', 'cache-*:ro']\nenqueue = ['mail-*']\nenv = ['HOME']\nfiles = ['/etc/ssl']\n\
+             config = ['limit.*']\nsecrets = ['db-password']",
         );
         assert_eq!(table(&toml::to_string(&all).unwrap()), all);
         let keys: Vec<&str> = all.entries().iter().map(|(key, _)| *key).collect();

@@ -35,16 +35,19 @@ mod generated {
             "wasi:keyvalue/batch.get-many": async | trappable,
             "wasi:keyvalue/batch": trappable,
             "wasmhost:jumpscript/jobs": trappable,
+            "wasmhost:jumpscript/secrets": async | trappable,
         },
         exports: { default: async },
         with: { "wasi:keyvalue/store.bucket": crate::sandbox::state::OpenBucket },
     });
 }
 
+pub(super) use generated::wasi::config::store as config;
 pub(super) use generated::wasi::keyvalue::{atomics, batch, store};
 use generated::wasi::logging::logging;
 pub(super) use generated::wasmhost::jumpscript::jobs;
 use generated::wasmhost::jumpscript::progress;
+pub(super) use generated::wasmhost::jumpscript::secrets;
 pub(super) use generated::wasmhost::jumpscript::types;
 pub(super) use generated::{Jumpscript, JumpscriptPre};
 

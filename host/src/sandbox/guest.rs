@@ -16,8 +16,9 @@ use super::limits::Limits;
 use super::output::{Log, LogStream, ResultStream, Source};
 use super::run::Call;
 use super::state::Transaction;
+use super::supply::variables;
 use crate::permissions::{Granted, GrantedDirectory};
-use crate::ports::Level;
+use crate::ports::{Level, Supply};
 
 /// Most resources (streams, pollables) that a guest holds at once.
 pub const RESOURCES_MAX: usize = 1_000;
@@ -36,6 +37,8 @@ pub(super) struct Guest<W> {
     pub(super) cancel: CancelFlag,
     /// What it may do beyond computing.
     pub(super) granted: Arc<Granted>,
+    /// What the node gives; a script that cannot ask for it has none.
+    pub(super) supply: Option<Arc<dyn Supply>>,
     /// Made for a script that can send requests; `None` costs the others nothing.
     pub(super) http: Option<Box<Client>>,
     /// Made for a script that can use state or enqueue; the same.
@@ -107,13 +110,15 @@ pub(super) fn component_wasi(log: &Log, granted: &Granted) -> (WasiCtx, Resource
 }
 
 /// The WASI of a command of WASI 0.2: payload on stdin, result on stdout.
-pub(super) fn command_wasi(log: &Log, call: &mut Call, result: &ResultStream) -> (WasiCtx, ResourceTable) {
-    wasi(&mut command(log, call, result))
+pub(super) async fn command_wasi(log: &Log, call: &mut Call, result: &ResultStream) -> (WasiCtx, ResourceTable) {
+    let supplied = variables(call, log).await;
+    wasi(command(log, call, result).envs(&supplied))
 }
 
 /// The WASI of a command of preview 1: the same.
-pub(super) fn core_wasi(log: &Log, call: &mut Call, result: &ResultStream) -> WasiP1Ctx {
-    command(log, call, result).build_p1()
+pub(super) async fn core_wasi(log: &Log, call: &mut Call, result: &ResultStream) -> WasiP1Ctx {
+    let supplied = variables(call, log).await;
+    command(log, call, result).envs(&supplied).build_p1()
 }
 
 fn wasi(builder: &mut WasiCtxBuilder) -> (WasiCtx, ResourceTable) {
@@ -152,7 +157,7 @@ fn metadata(pairs: &[(String, String)]) -> String {
 pub(super) fn tests_store(engine: &Engine) -> Store<Guest<WasiP1Ctx>> {
     let call = &mut Call::new("");
     let log = Log::new(Arc::clone(&call.sink));
-    let wasi = core_wasi(&log, call, &ResultStream::default());
+    let wasi = command(&log, call, &ResultStream::default()).build_p1();
     let cancel = CancelFlag::new();
     Guest {
         wasi,
@@ -161,6 +166,7 @@ pub(super) fn tests_store(engine: &Engine) -> Store<Guest<WasiP1Ctx>> {
         deadline: Instant::now(),
         cancel,
         granted: Granted::none(),
+        supply: None,
         http: None,
         transaction: None,
     }

@@ -43,7 +43,7 @@ pub struct Import {
 }
 
 /// What a component may import: interface, version (a track such as `0.2`, or exact), what it is for.
-const INTERFACES: [(&str, &str, &str); 29] = [
+const INTERFACES: [(&str, &str, &str); 31] = [
     ("wasi:io/error", "0.2", "streams"),
     ("wasi:io/poll", "0.2", "streams"),
     ("wasi:io/streams", "0.2", "streams"),
@@ -70,9 +70,11 @@ const INTERFACES: [(&str, &str, &str); 29] = [
     ("wasi:keyvalue/store", "0.2.0-draft", "state in buckets, as far as permitted"),
     ("wasi:keyvalue/atomics", "0.2.0-draft", "state in buckets, as far as permitted"),
     ("wasi:keyvalue/batch", "0.2.0-draft", "state in buckets, as far as permitted"),
+    ("wasi:config/store", "0.2.0-rc.1", "values of the node's configuration, as far as permitted"),
     ("wasmhost:jumpscript/types", "0.1", "the job and its errors"),
     ("wasmhost:jumpscript/progress", "0.1", "progress"),
     ("wasmhost:jumpscript/jobs", "0.1", "enqueueing jobs, as far as permitted, and whether to end"),
+    ("wasmhost:jumpscript/secrets", "0.1", "secrets, as far as permitted"),
 ];
 
 /// What comes with an interpreter: a shared library may import it, whether the program calls it or not. Linked, and
@@ -94,7 +96,7 @@ const NOT_GRANTED: [(&str, &str); 8] = [
     ("wasi:sockets/", "network sockets"),
     ("wasi:http/", "HTTP but outgoing requests"),
     ("wasi:keyvalue/", "a key-value store but `store`, `atomics` and `batch`"),
-    ("wasi:config/", "configuration values"),
+    ("wasi:config/", "configuration but `store`"),
     ("wasi:messaging/", "messaging"),
     ("wasi:blobstore/", "a blob store"),
     ("wasi:tls/", "TLS"),

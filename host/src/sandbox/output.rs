@@ -1,8 +1,10 @@
 //! What a guest says: log lines from `wasi:logging`, stdout and stderr, and a command's result on stdout.
 //!
 //! Invariant: a guest can say as much as it likes and costs no more than [`LOG_BYTES_MAX`] to its listener and
-//! [`TAIL_BYTES_MAX`] of memory; the end of its log is always kept, because that is where it says why it died.
+//! [`TAIL_BYTES_MAX`] of memory; the end of its log is always kept, because that is where it says why it died. A secret that it
+//! was given leaves this file as `***`.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +18,9 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::limits::ResultLimit;
 use crate::job::RESULT_BYTES_MAX;
+use crate::outcome::Outcome;
 use crate::ports::{JobSink, Level};
+use crate::secret::{Hidden, SecretValue};
 
 /// Log bytes of one attempt that its listener hears, stdout and stderr included.
 pub const LOG_BYTES_MAX: usize = 256 * 1024;
@@ -47,6 +51,8 @@ struct Lines {
     last_words: Tail,
     /// What was written to stdout and stderr since their last line end.
     pending: [Vec<u8>; 2],
+    /// The secrets that the guest was given; nobody else pays for them.
+    hidden: Option<Box<Hidden>>,
 }
 
 /// Where bytes came from.
@@ -67,7 +73,25 @@ impl Log {
             tail: Tail::new(TAIL_BYTES_MAX),
             last_words: Tail::new(LAST_WORDS_BYTES_MAX),
             pending: [Vec::new(), Vec::new()],
+            hidden: None,
         })))
+    }
+
+    /// Has a secret hidden in everything that is said from now on, and in what is kept of what was said before.
+    pub(super) fn hide(&self, value: &SecretValue) {
+        self.lock().hidden.get_or_insert_default().hide(value);
+    }
+
+    /// Hides the secrets in what is told of the end of the attempt.
+    pub(super) fn hide_in(&self, outcome: &mut Outcome) {
+        if let Some(hidden) = &self.lock().hidden {
+            outcome.texts_mut().into_iter().for_each(|text| *text = hidden.scrub_text(text).into_owned());
+        }
+    }
+
+    /// A text without the secrets in it.
+    pub(super) fn without_secrets<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.lock().without_secrets(text)
     }
 
     /// A line of `wasi:logging`.
@@ -85,7 +109,7 @@ impl Log {
         let mut lines = self.lock();
         if lines.reports_left > 0 && message.len() <= LINE_BYTES_MAX {
             lines.reports_left -= 1;
-            lines.sink.progress(percent.min(100), message);
+            lines.sink.progress(percent.min(100), &lines.without_secrets(message));
         }
     }
 
@@ -111,7 +135,8 @@ impl Log {
 
     /// The end of stderr as text.
     pub(super) fn last_words(&self) -> String {
-        self.lock().last_words.text()
+        let lines = self.lock();
+        lines.last_words.text(lines.hidden.as_deref())
     }
 
     /// Ends every open line, and gives the tail and whether more was said than was kept.
@@ -122,7 +147,7 @@ impl Log {
                 lines.end_line(source);
             }
         }
-        (lines.tail.text(), lines.is_cut || lines.tail.is_cut)
+        (lines.tail.text(lines.hidden.as_deref()), lines.is_cut || lines.tail.is_cut)
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {
@@ -141,12 +166,35 @@ impl Lines {
             }
             pending.extend_from_slice(&bytes[..room]);
             bytes = &bytes[room..];
+            let rest = self.open_end(source);
             self.end_line(source);
+            self.pending[source as usize] = rest;
         }
     }
 
+    /// Takes what could be the beginning of a secret from the end of a line that is cut.
+    fn open_end(&mut self, source: Source) -> Vec<u8> {
+        let Some(hidden) = &self.hidden else { return Vec::new() };
+        let pending = &mut self.pending[source as usize];
+        if let Cow::Owned(clean) = hidden.scrub(pending) {
+            *pending = clean;
+        }
+        let end = pending.len() - hidden.open_end(pending);
+        pending.split_off(end)
+    }
+
+    fn without_secrets<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.hidden.as_ref().map_or(Cow::Borrowed(text), |hidden| hidden.scrub_text(text))
+    }
+
     fn end_line(&mut self, source: Source) {
-        let line = std::mem::take(&mut self.pending[source as usize]);
+        let mut line = std::mem::take(&mut self.pending[source as usize]);
+        // Before it becomes text: a secret need not be text.
+        if let Some(hidden) = &self.hidden
+            && let Cow::Owned(clean) = hidden.scrub(&line)
+        {
+            line = clean;
+        }
         let context = ["stdout", "stderr"][source as usize];
         self.say(Level::Info, context, &String::from_utf8_lossy(&line));
     }
@@ -159,7 +207,7 @@ impl Lines {
         }
         self.lines_left -= 1;
         self.bytes_left -= bytes;
-        self.sink.log(level, context, message);
+        self.sink.log(level, &self.without_secrets(context), &self.without_secrets(message));
     }
 }
 
@@ -186,8 +234,13 @@ impl Tail {
         self.bytes.extend(&bytes[bytes.len().saturating_sub(self.bytes_max)..]);
     }
 
-    fn text(&self) -> String {
+    fn text(&self, hidden: Option<&Hidden>) -> String {
         let (front, back) = self.bytes.as_slices();
+        if let Some(hidden) = hidden {
+            let bytes = [front, back].concat();
+            let clean = if self.is_cut { hidden.scrub_end(&bytes) } else { hidden.scrub(&bytes) };
+            return String::from_utf8_lossy(&clean).into_owned();
+        }
         if back.is_empty() {
             return String::from_utf8_lossy(front).into_owned();
         }

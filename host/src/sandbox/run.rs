@@ -27,7 +27,7 @@ use crate::effects::Effects;
 use crate::job::{RESULT_BYTES_MAX, TIMEOUT};
 use crate::outcome::{Outcome, Usage};
 use crate::permissions::Granted;
-use crate::ports::{JobSink, NoSink, State};
+use crate::ports::{JobSink, NoSink, State, Supply};
 
 /// What one attempt is given.
 #[derive(Clone)]
@@ -62,6 +62,8 @@ pub struct Call {
     pub granted: Arc<Granted>,
     /// Where its state lies; without it nothing is there, and it sees its own writes only.
     pub state: Option<Arc<dyn State>>,
+    /// What its node gives; without it there are neither values nor secrets.
+    pub supply: Option<Arc<dyn Supply>>,
     /// Who hears its log and its progress.
     pub sink: Arc<dyn JobSink>,
     /// Who may stop it.
@@ -90,6 +92,7 @@ impl Call {
             memory_bytes_max: MEMORY_BYTES_MAX,
             granted: Granted::none(),
             state: None,
+            supply: None,
             sink: Arc::new(NoSink),
             cancel: CancelFlag::new(),
             is_check: false,
@@ -135,8 +138,9 @@ pub(super) async fn run(script: &Script, mut call: Call, options: &Options) -> F
     let granted = Arc::clone(&call.granted);
     let http = script.http(&granted, &log);
     let pending = script.transaction(&call, &granted, &log);
+    let supply = call.supply.clone();
     let mut attempt =
-        Attempt { deadline, timeout, cancel: &cancel, log: &log, granted, http, pending, usage: &mut usage };
+        Attempt { deadline, timeout, cancel: &cancel, log: &log, granted, supply, http, pending, usage: &mut usage };
     let mut transaction = None;
 
     let outcome = match &script.linked {
@@ -154,7 +158,7 @@ pub(super) async fn run(script: &Script, mut call: Call, options: &Options) -> F
         }
         Linked::Command(pre) => {
             let result = ResultStream::default();
-            let mut store = attempt.store(engine, Some(command_wasi(&log, &mut call, &result)), limits);
+            let mut store = attempt.store(engine, Some(command_wasi(&log, &mut call, &result).await), limits);
             let run = async |store: &mut Store<_>| {
                 let instance = pre.instantiate_async(&mut *store).await?;
                 instance.wasi_cli_run().call_run(store).await
@@ -171,7 +175,7 @@ pub(super) async fn run(script: &Script, mut call: Call, options: &Options) -> F
         }
         Linked::Core { pre, start } => {
             let result = ResultStream::default();
-            let mut store = attempt.store(engine, core_wasi(&log, &mut call, &result), limits);
+            let mut store = attempt.store(engine, core_wasi(&log, &mut call, &result).await, limits);
             let run = async |store: &mut Store<_>| {
                 let instance = pre.instantiate_async(&mut *store).await?;
                 let function = instance.get_module_export(&mut *store, start).and_then(wasmtime::Extern::into_func);
@@ -188,7 +192,8 @@ pub(super) async fn run(script: &Script, mut call: Call, options: &Options) -> F
     };
     (usage.log_tail, usage.is_log_cut) = log.finish();
     usage.wall_us = micros(start.elapsed());
-    let (outcome, effects) = with_effects(outcome, transaction);
+    let (mut outcome, effects) = with_effects(outcome, transaction);
+    log.hide_in(&mut outcome);
     Finished { outcome, usage, effects }
 }
 
@@ -243,6 +248,7 @@ struct Attempt<'a> {
     cancel: &'a CancelFlag,
     log: &'a Log,
     granted: Arc<Granted>,
+    supply: Option<Arc<dyn Supply>>,
     http: Option<Box<Client>>,
     pending: Option<Box<Transaction>>,
     usage: &'a mut Usage,
@@ -252,8 +258,9 @@ impl Attempt<'_> {
     fn store<W: Send + 'static>(&mut self, engine: &Engine, wasi: W, limits: Limits) -> Store<Guest<W>> {
         let (log, cancel) = (self.log.clone(), self.cancel.clone());
         let granted = Arc::clone(&self.granted);
-        let (http, transaction) = (self.http.take(), self.pending.take());
-        Guest { wasi, limits, log, deadline: self.deadline, cancel, granted, http, transaction }.into_store(engine)
+        let (supply, http, transaction) = (self.supply.take(), self.http.take(), self.pending.take());
+        Guest { wasi, limits, log, deadline: self.deadline, cancel, granted, supply, http, transaction }
+            .into_store(engine)
     }
 
     /// Runs the guest until it returns, is stopped while computing, or is given up while waiting; and takes its

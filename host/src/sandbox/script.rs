@@ -34,6 +34,8 @@ pub struct Script {
     source: Option<(Arc<Source>, Digest)>,
     /// What it asks to reach, and the network; only a script that imports HTTP has them.
     http: Option<(Arc<[HttpPattern]>, Arc<Network>)>,
+    /// Whether it can ask the node for values and secrets.
+    is_supplied: bool,
     /// The organization whose buckets it uses; only a script that uses state or enqueues jobs has it.
     buckets_of: Option<Arc<str>>,
 }
@@ -73,6 +75,9 @@ pub(super) struct Label {
 const HTTP: [&str; 1] = ["wasi:http/outgoing-handler@"];
 /// What a script imports that uses state or enqueues jobs.
 const STATE_AND_JOBS: [&str; 2] = ["wasi:keyvalue/", "wasmhost:jumpscript/jobs@"];
+
+/// What a script imports that asks its node for values and secrets.
+const SUPPLIES: [&str; 2] = ["wasi:config/", "wasmhost:jumpscript/secrets@"];
 
 /// Native code, loaded.
 pub(super) enum Code {
@@ -132,9 +137,11 @@ impl Script {
             imports(code, &HTTP).then(|| (label.manifest.permissions.http.as_slice().into(), Arc::clone(network)));
         let organization = label.manifest.organization.as_deref().unwrap_or(OWN_ORGANIZATION);
         let buckets_of = imports(code, &STATE_AND_JOBS).then(|| Arc::from(organization));
+        // A command finds them in its environment.
+        let is_supplied = label.shape != Shape::Component || imports(code, &SUPPLIES);
         let (tier, engine) = (bench.tier, bench.engine.clone());
-        let source = None;
-        Ok(Self { digest, manifest: label.manifest, size, tier, engine, linked, source, http, buckets_of })
+        let (source, manifest) = (None, label.manifest);
+        Ok(Self { digest, manifest, size, tier, engine, linked, source, http, is_supplied, buckets_of })
     }
 
     /// A script's text on the code of its interpreter.
@@ -154,6 +161,7 @@ impl Script {
             engine: interpreter.engine.clone(),
             linked: Linked::Component(pre.clone()),
             http: interpreter.http.as_ref().map(|(_, network)| requested(network)),
+            is_supplied: interpreter.is_supplied,
             buckets_of: interpreter.buckets_of.as_ref().map(|_| Arc::from(organization)),
             source: Some((Arc::new(source), interpreter.digest)),
             manifest,
@@ -188,6 +196,13 @@ impl Script {
     #[must_use]
     pub const fn has_effects(&self) -> bool {
         self.buckets_of.is_some()
+    }
+
+    /// Whether it can ask its node for values and secrets, and requests any.
+    #[must_use]
+    pub const fn is_supplied(&self) -> bool {
+        let Permissions { config, secrets, .. } = &self.manifest.permissions;
+        self.is_supplied && !(config.is_empty() && secrets.is_empty())
     }
 
     /// What its manifest requests of state and queues, as if all of it were allowed.

@@ -1,4 +1,5 @@
-"""What a jumpscript in Python needs beside the language: typed jobs, errors, log, progress, state, further jobs.
+"""What a jumpscript in Python needs beside the language: typed jobs, errors, log, progress, state, further jobs, the
+node's configuration and secrets.
 
     import wasmhost
 
@@ -20,8 +21,10 @@ from wit_world.imports import atomics as _atomics
 from wit_world.imports import jobs as _jobs
 from wit_world.imports import logging as _logging
 from wit_world.imports import progress as _progress
-from wit_world.imports import store as _store
+from wit_world.imports import secrets as _secrets
 from wit_world.imports import types as _types
+from wit_world.imports import wasi_config_store as _config
+from wit_world.imports import wasi_keyvalue_store as _store
 
 
 class Reject(Exception):
@@ -113,6 +116,19 @@ def enqueue(queue, job_type, payload, *, content_type="", metadata=(), delay_ms=
     payload = payload.encode() if isinstance(payload, str) else _bytes(payload)
     with _asking(f"enqueue into {queue}"):
         return _jobs.enqueue(queue, job_type, payload, options)
+
+
+def config(key, default=None):
+    """The value of a key of the node's configuration, a text. The manifest requests the keys (`[permissions] config`)."""
+    with _asking(f"config {key}"):
+        value = _config.get(key)
+    return default if value is None else value
+
+
+def secret(name):
+    """A secret of the node, as bytes. The manifest requests it (`[permissions] secrets`). The host hides it in the log."""
+    with _asking(f"secret {name}"):
+        return _secrets.get(name)
 
 
 def cancelled():

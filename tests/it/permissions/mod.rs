@@ -1,9 +1,11 @@
 //! Permissions from end to end: what a manifest requests, a node allows and an operator grants, and nothing else.
 
+mod canary;
 mod files;
 mod grants;
 mod health;
 mod refusals;
+mod supplied;
 
 use std::path::PathBuf;
 
@@ -14,11 +16,13 @@ use crate::support::program::{Ended, Host, Invocation};
 use crate::support::redis::{RedisServer, random_prefix};
 
 /// Every kind that is decided before an attempt starts: its line in a manifest, and the flag that grants it.
-const KINDS: [(&str, &str); 4] = [
+const KINDS: [(&str, &str); 6] = [
     ("state = ['orders']", "--state orders"),
     ("enqueue = ['mail-*']", "--enqueue 'mail-*'"),
     ("env = ['ASKED_FOR']", "--env ASKED_FOR"),
     ("files = ['/etc']", "--files /etc"),
+    ("config = ['limit.*']", "--config-key 'limit.*'"),
+    ("secrets = ['db-password']", "--secrets db-password"),
 ];
 
 /// A prefix of its own, and a folder for files.

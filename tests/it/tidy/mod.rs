@@ -14,7 +14,7 @@ const FILE_LINES_MAX: usize = 700;
 const FUNCTION_LINES_MAX: usize = 100;
 
 /// Outside packages that one folder alone may name, and what they are called in code.
-const ONE_FOLDER: [(&str, &[&str]); 18] = [
+const ONE_FOLDER: [(&str, &[&str]); 19] = [
     ("ring", &["signatures"]),
     ("redis", &["store"]),
     ("wasmtime", &["sandbox"]),
@@ -33,6 +33,7 @@ const ONE_FOLDER: [(&str, &[&str]); 18] = [
     ("similar", &["cli"]),
     ("toml_edit", &["cli"]),
     ("terminal_size", &["cli"]),
+    ("zeroize", &["secret"]),
     ("base64", &["job", "signatures"]),
 ];
 

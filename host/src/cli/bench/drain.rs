@@ -21,7 +21,9 @@ use crate::permissions::Ceiling;
 use crate::ports::{PublishRule, Pulse};
 use crate::retry::RetryPolicy;
 use crate::sandbox::{Compiler, MEMORY_BYTES_MAX, Options, Sandbox};
+
 use crate::store::{self, NewJumpscript, Spent, Store};
+use crate::supplies::Supplies;
 use crate::worker::{self, Worker};
 
 /// The name under which the no-op jumpscript is published.
@@ -96,7 +98,8 @@ impl Bench {
         let io = tokio::runtime::Handle::current();
         let (code, state) = (Arc::new(self.store.clone()), Arc::new(self.store.clone()));
         let permits = Permits::new(Ceiling::default(), code.clone());
-        Ok(Arc::new(WasmExecutor::start_threads(sandbox, code, state, permits, io, options)?))
+        let supply = Arc::new(Supplies::default());
+        Ok(Arc::new(WasmExecutor::start_threads(sandbox, code, state, supply, permits, io, options)?))
     }
 
     /// Enqueues `n` jobs; answers how many in a second.

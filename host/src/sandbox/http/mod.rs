@@ -104,9 +104,11 @@ impl Network {
         Ok(Arc::clone(self.tls.get_or_init(|| config)))
     }
 
-    /// Tells the operator of a denied place, once.
-    fn tell(&self, target: &Target, why: &str) {
-        let place = target.to_string();
+    /// Tells the operator of a denied place, once; `log` is that of the attempt.
+    fn tell(&self, target: &Target, why: &str, log: &Log) {
+        let target = target.to_string();
+        let (target, why) = (log.without_secrets(&target), log.without_secrets(why));
+        let place = target.clone().into_owned();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() < TOLD_MAX && told.insert(place) {
             tracing::warn!(%target, "http request of a jumpscript denied: {why}");
@@ -216,7 +218,7 @@ impl Calls {
         };
         grant.check(&target).map_err(|why| {
             warn(format!("request to {target} denied: {why}"));
-            grant.network.tell(&target, &why);
+            grant.network.tell(&target, &why, &self.log);
             Error::HttpRequestDenied
         })?;
         Ok((Arc::clone(grant), target))

@@ -78,7 +78,7 @@ pub(super) async fn send(
     let addresses = timeout_at(until, found).await.map_err(|_| Error::DnsTimeout)?.map_err(|refusal| {
         if let Refusal::Denied(why) = &refusal {
             log.line(Level::Warn, "http", &format!("request to {target} denied: {why}"));
-            network.tell(&target, why);
+            network.tell(&target, why, &log);
         }
         Error::from(refusal)
     })?;

@@ -1,14 +1,16 @@
-// What a jumpscript in JavaScript needs beside the language: typed jobs, errors, log, progress, state, further jobs, and
-// the few things of the web that QuickJS lacks (TextEncoder, TextDecoder, console).
+// What a jumpscript in JavaScript needs beside the language: typed jobs, errors, log, progress, state, further jobs, the
+// node's configuration and secrets, and the few things of the web that QuickJS lacks (TextEncoder, TextDecoder, console).
 //
-//   import { cancelled, enqueue, job, log, progress, reject, retry, state } from "./wasmhost.js";
+//   import { cancelled, config, enqueue, job, log, progress, reject, retry, secret, state } from "./wasmhost.js";
 //   export const run = job(({ args }) => ({ sum: args.a + args.b }));
 
+import settings from "wasi:config/store@0.2.0-rc.1";
 import logging from "wasi:logging/logging@0.1.0-draft";
 import atomics from "wasi:keyvalue/atomics@0.2.0-draft";
 import store from "wasi:keyvalue/store@0.2.0-draft";
 import jobs from "wasmhost:jumpscript/jobs@0.1.0";
 import reporting from "wasmhost:jumpscript/progress@0.1.0";
+import secrets from "wasmhost:jumpscript/secrets@0.1.0";
 
 /**
  * Makes the export `run` of a function from the job to its result.
@@ -79,6 +81,12 @@ export function enqueue(queue, jobType, payload, options = {}) {
   const text = typeof payload === "string" ? encode(payload) : bytes(payload);
   return answered(`enqueue into ${queue}`, () => jobs.enqueue(queue, jobType, text, { ...none, ...options }));
 }
+
+/** The value of a key of the node's configuration, a text; null when there is none. The manifest requests the keys. */
+export const config = (key) => answered(`config ${key}`, () => settings.get(key)) ?? null;
+
+/** A secret of the node, as text. The manifest requests it (`[permissions] secrets`). The host hides it in the log. */
+export const secret = (name) => decode(new Uint8Array(answered(`secret ${name}`, () => secrets.get(name))));
 
 /** Whether the host is shutting down and waits for this job: a long one then ends with `retry`. */
 export const cancelled = () => jobs.cancelled();
