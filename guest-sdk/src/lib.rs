@@ -1,4 +1,5 @@
-//! What a Rust jumpscript imports: typed jobs, state, jobs of its own, logs, progress, HTTP, configuration, secrets, errors.
+//! What a Rust jumpscript imports: typed jobs, state, jobs of its own, logs, progress, HTTP, configuration, secrets,
+//! facts about the node, errors.
 //!
 //! A jumpscript is a library (`crate-type = ["cdylib"]`) with one function, built for `wasm32-wasip2`:
 //!
@@ -36,6 +37,7 @@
 //! - [`http`] sends requests to where the manifest asks for it and the node allows it.
 //! - [`state`] keeps values beyond the job, [`jobs`] enqueues further jobs; both commit with the result.
 //! - [`config`] reads values that the operator gives by key, [`secrets`] what must stay secret; the manifest requests both.
+//! - [`facts`] says how the node is: disks, memory, load, processes, health.
 //! - The function stays an ordinary function: test it natively with [`Job::test`] and `cargo test`;
 //!   `testing::capture` gives what it logged and reported.
 //!
@@ -44,6 +46,7 @@
 
 pub mod config;
 mod error;
+pub mod facts;
 pub mod http;
 mod job;
 pub mod jobs;

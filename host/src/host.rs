@@ -23,6 +23,7 @@ use crate::bridge::{self, Bridge};
 use crate::config::{self, Config, Sources};
 use crate::executor::permits::{self, Permits};
 use crate::executor::wasm::{WasmExecutor, WasmOptions};
+use crate::facts::Component;
 use crate::http;
 use crate::job::{StoreId, visible};
 use crate::jumpscript::{Digest, Manifest, ScriptName};
@@ -120,7 +121,7 @@ impl Host {
         let gate = host_gate(config)?;
         let publisher = StorePublisher::new(store.clone(), config.ceiling.clone()).with_gate(Arc::clone(&gate));
         let publisher = publisher.checking(sandbox.clone());
-        let supplies = Arc::new(Supplies::new(config.supplies.clone()));
+        let supplies = supplies_beside(&store, config);
         let executor = wasm_executor(config, sandbox, &store, &supplies, &options.url, concurrency)?;
         let executor = Arc::new(executor.with_gate(Arc::clone(&gate)));
         let pulse = Arc::new(Pulse::new());
@@ -323,6 +324,27 @@ fn sandbox_beside(store: &Store, mut options: sandbox::Options) -> Result<Sandbo
     let sandbox = Sandbox::new(options)?;
     sandbox.notes().iter().for_each(|note| tracing::warn!(note, "engine is usable, but"));
     Ok(sandbox)
+}
+
+/// What jumpscripts are given; the health hashes are read on this thread, the I/O thread.
+fn supplies_beside(store: &Store, config: &Config) -> Arc<Supplies> {
+    let (store, io) = (store.clone(), tokio::runtime::Handle::current());
+    let read = move || -> BoxFuture<'static, Result<Vec<Component>, String>> {
+        let store = store.clone();
+        let read = io.spawn(async move { store.health_components().await });
+        Box::pin(async move {
+            let away = |error: &dyn std::fmt::Display| {
+                tracing::warn!(%error, "health hashes not read for a jumpscript");
+                "the health hashes cannot be read now: Redis does not answer, or refuses; the host's log says why"
+                    .to_owned()
+            };
+            match read.await {
+                Ok(found) => found.map_err(|error| away(&error)),
+                Err(error) => Err(away(&error)),
+            }
+        })
+    };
+    Arc::new(Supplies::new(config.supplies.clone()).with_health(Arc::new(read)))
 }
 
 /// How many jobs may run at once: as many as were asked for, if the pool has an instance for each.

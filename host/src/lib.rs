@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod config;
 pub mod effects;
+pub mod facts;
 pub mod job;
 pub mod jumpscript;
 pub mod metrics;

@@ -6,9 +6,11 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::clock::format_duration;
+use crate::facts::{COMPONENTS_MAX, DISKS_MAX, PROCESS_NAMES_MAX};
 use crate::permissions::HTTP_PATTERNS_MAX;
 use crate::protocol::hero;
 use crate::secret::{HIDDEN_BYTES_MIN, SECRET_BYTES_MAX};
+use crate::supplies::FACTS_AGE_MAX;
 use crate::{bridge, config, effects, http, job, jumpscript, maintenance, node, retry, sandbox, store, worker};
 
 /// The text of `docs/limits.md`.
@@ -173,6 +175,10 @@ fn of_sandboxes() -> Vec<Row> {
         ("keys of one such table", config::SCRIPT_CONFIG_KEYS_MAX.to_string(), "refused at start", "script_config"),
         ("secrets that are named one by one", config::SECRETS_MAX.to_string(), "refused at start", "secrets"),
         ("secret", bytes(SECRET_BYTES_MAX), "not given", ""),
+        ("file systems that are told as facts", DISKS_MAX.to_string(), "left out", ""),
+        ("names of processes that are counted in one call", PROCESS_NAMES_MAX.to_string(), "refused", ""),
+        ("health components that are told as facts", COMPONENTS_MAX.to_string(), "left out", ""),
+        ("age of what is told of disks, processes and health", format_duration(FACTS_AGE_MAX), "asked anew", ""),
         ("shortest secret that is hidden in logs and errors", bytes(HIDDEN_BYTES_MIN), "left as it is", ""),
         ("core instances of a component", sandbox::CORE_INSTANCES_MAX.to_string(), "refused", ""),
         ("linear memories of a component", sandbox::MEMORIES_MAX.to_string(), "refused", ""),

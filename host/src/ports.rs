@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::effects::Bucket;
+use crate::facts::{Component, Disk, Load, MemoryUse};
 use crate::jumpscript::{Digest, ScriptName};
 use crate::permissions::Permissions;
 use crate::secret::SecretValue;
@@ -147,6 +148,42 @@ pub trait Supply: Send + Sync {
     /// # Errors
     /// See [`SecretError`].
     fn secret(&self, name: String) -> BoxFuture<'static, Result<SecretValue, SecretError>>;
+
+    /// The file systems of the machine that lie on disks.
+    ///
+    /// # Errors
+    /// A sentence for authors when the machine does not say; so with all that follow.
+    fn disks(&self) -> BoxFuture<'static, Result<Vec<Disk>, String>>;
+
+    /// Its memory.
+    ///
+    /// # Errors
+    /// As [`Supply::disks`].
+    fn memory(&self) -> Result<MemoryUse, String>;
+
+    /// How busy it is.
+    ///
+    /// # Errors
+    /// As [`Supply::disks`].
+    fn load(&self) -> Result<Load, String>;
+
+    /// How long it has been running, in seconds.
+    ///
+    /// # Errors
+    /// As [`Supply::disks`].
+    fn uptime(&self) -> Result<u64, String>;
+
+    /// How many processes there are of each of these names, in their order.
+    ///
+    /// # Errors
+    /// As [`Supply::disks`].
+    fn processes(&self, names: Vec<String>) -> BoxFuture<'static, Result<Vec<u32>, String>>;
+
+    /// The components of the health hashes.
+    ///
+    /// # Errors
+    /// As [`Supply::disks`].
+    fn health(&self) -> BoxFuture<'static, Result<Vec<Component>, String>>;
 }
 
 /// Why there is no secret. The texts are for authors and operators; they name no path of the host.

@@ -67,12 +67,15 @@ pub(super) struct Which {
     /// A secret of the nodes
     #[arg(long, value_name = "NAME")]
     secrets: Vec<NamePattern>,
+    /// Facts about the node: disks, memory, load, processes, uptime, health
+    #[arg(long, value_name = "AREA")]
+    facts: Vec<NamePattern>,
 }
 
 impl Which {
     fn into_permissions(self) -> Permissions {
-        let Self { http, state, enqueue, env, files, config_keys, secrets } = self;
-        Permissions { http, state, enqueue, env, files, config: config_keys, secrets }
+        let Self { http, state, enqueue, env, files, config_keys, secrets, facts } = self;
+        Permissions { http, state, enqueue, env, files, config: config_keys, secrets, facts }
     }
 }
 

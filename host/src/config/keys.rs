@@ -191,7 +191,7 @@ settings! {
         rule "`HOST:PORT`: a name, `*.NAME`, an address (IPv6 in brackets) or `*`; a number or `*`; at most 100", live false, secret false;
     #[doc = "What jumpscripts may be given when their manifests ask for it: tables `[permissions.\"organization/name\"]`, `[permissions.\"organization/*\"]` and `[permissions.\"*\"]` (docs/permissions.md)."]
     permissions: Ceiling = "permissions", "WASMHOST_PERMISSIONS", "", default "none",
-        rule "tables with the keys http, state, enqueue, env, files, config and secrets; in the variable an inline table of TOML", live false, secret false;
+        rule "tables with the keys http, state, enqueue, env, files, config, secrets and facts; in the variable an inline table of TOML", live false, secret false;
     #[doc = "Allows every jumpscript whatever its manifest requests, but HTTP: for a developer's own code in `dev` and `exec`."]
     allow_requested: bool = "allow_requested", "WASMHOST_ALLOW_REQUESTED", "--allow-requested", default "false",
         rule "true or false", live false, secret false;

@@ -19,6 +19,7 @@ use crate::sandbox::{MAPS_FOR_THE_REST, MAPS_PER_INSTANCE};
 use crate::signatures::Fault;
 use crate::store;
 use crate::store::node::ServerFacts;
+use crate::supplies::machine;
 
 /// Share of Redis's memory in percent at which health is amber.
 const REDIS_MEMORY_AMBER: u64 = 80;
@@ -177,7 +178,7 @@ pub fn memory(limits: &Health) -> Check {
     let remedy = "lower `concurrency` or `limits.memory_mib`, or give the machine more memory; the limit is \
                   `health.memory_mib`";
     let of_machine = meminfo("MemAvailable");
-    let of_group = control_group_available();
+    let of_group = machine::control_group_available();
     let available = match (of_machine, of_group) {
         (Some(machine), Some(group)) => Some(machine.min(group)),
         (one, other) => one.or(other),
@@ -213,7 +214,7 @@ pub fn swap() -> Check {
 #[must_use]
 pub fn map_count(pool_size: usize) -> Check {
     let needed = (pool_size as u64).saturating_mul(MAPS_PER_INSTANCE).saturating_add(MAPS_FOR_THE_REST);
-    let allowed = read_number("/proc/sys/vm/max_map_count");
+    let allowed = machine::read_number("/proc/sys/vm/max_map_count");
     let found = match allowed {
         None => Found::ok(format!("memory maps: {needed} needed for {pool_size} sandboxes, the kernel names no limit")),
         Some(allowed) if allowed < needed => Found::error(
@@ -450,45 +451,7 @@ pub fn queues(faults: &[String]) -> Check {
 
 /// A field of /proc/meminfo in bytes.
 fn meminfo(field: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
-    line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok().map(|kib| kib.saturating_mul(1024))
-}
-
-/// What the control group of this process may still use; files that can be dropped at once count as free.
-fn control_group_available() -> Option<u64> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    groups
-        .lines()
-        .filter_map(|line| {
-            let mut parts = line.splitn(3, ':');
-            let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-            let names = match controllers {
-                "" => ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-                list if list.split(',').any(|name| name == "memory") => {
-                    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-                }
-                _ => return None,
-            };
-            group_available(names, path)
-        })
-        .min()
-}
-
-fn group_available((root, limit, usage, inactive): (&str, &str, &str, &str), path: &str) -> Option<u64> {
-    // Inside a container the group's own folder is the root of what it sees.
-    let base =
-        [format!("{root}{path}"), root.to_owned()].into_iter().find(|base| Path::new(base).join(limit).exists())?;
-    // `max` (version 2) is no number: no limit.
-    let limit = read_number(&format!("{base}/{limit}"))?;
-    let used = read_number(&format!("{base}/{usage}"))?;
-    let stat = std::fs::read_to_string(format!("{base}/memory.stat")).unwrap_or_default();
-    let inactive = stat.lines().find_map(|line| line.strip_prefix(inactive)?.trim().parse::<u64>().ok()).unwrap_or(0);
-    Some(limit.saturating_sub(used.saturating_sub(inactive)))
-}
-
-fn read_number(path: &str) -> Option<u64> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    machine::meminfo(&std::fs::read_to_string("/proc/meminfo").ok()?, field)
 }
 
 fn size(bytes: u64) -> String {

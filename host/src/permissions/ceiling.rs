@@ -54,6 +54,7 @@ impl Ceiling {
             files: vec![Directory::root()],
             config: every(),
             secrets: every(),
+            facts: every(),
         };
         self.0.entry(EVERY_SCRIPT.to_owned()).or_default().add(&all);
     }

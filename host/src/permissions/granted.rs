@@ -99,6 +99,12 @@ impl Granted {
         names(&self.request.secrets, name)
     }
 
+    /// Whether facts of an area may be read.
+    #[must_use]
+    pub fn may_read_facts(&self, area: &str) -> bool {
+        names(&self.request.facts, area)
+    }
+
     /// The directories that may be read.
     #[must_use]
     pub fn directories(&self) -> &[GrantedDirectory] {

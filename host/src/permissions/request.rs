@@ -5,12 +5,13 @@ use std::fmt::{Display, Write as _};
 use serde::{Deserialize, Serialize};
 
 use super::{Directory, HTTP_PATTERNS_MAX, HttpPattern, NamePattern, StatePattern};
+use crate::facts::FACT_AREAS;
 use crate::job::visible;
 
 /// Most entries of one key but `http`.
 pub const PATTERNS_MAX: usize = 100;
 /// The keys of the table, in the order of the documentation.
-pub const PERMISSION_KEYS: [&str; 7] = ["http", "state", "enqueue", "env", "files", "config", "secrets"];
+pub const PERMISSION_KEYS: [&str; 8] = ["http", "state", "enqueue", "env", "files", "config", "secrets", "facts"];
 
 /// Permissions by kind. In a manifest they are requested, on a node and in a grant they are allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,9 @@ pub struct Permissions {
     /// Secrets of the node.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<NamePattern>,
+    /// Areas of facts about the node: of [`FACT_AREAS`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub facts: Vec<NamePattern>,
 }
 
 impl Permissions {
@@ -58,11 +62,19 @@ impl Permissions {
         most("http", self.http.len(), HTTP_PATTERNS_MAX)?;
         most("state", self.state.len(), PATTERNS_MAX)?;
         most("files", self.files.len(), PATTERNS_MAX)?;
-        let names =
-            [("enqueue", &self.enqueue), ("env", &self.env), ("config", &self.config), ("secrets", &self.secrets)];
+        let names = [
+            ("enqueue", &self.enqueue),
+            ("env", &self.env),
+            ("config", &self.config),
+            ("secrets", &self.secrets),
+            ("facts", &self.facts),
+        ];
         for (key, patterns) in names {
             most(key, patterns.len(), PATTERNS_MAX)?;
             for pattern in patterns {
+                if key == "facts" && !FACT_AREAS.iter().any(|area| pattern.matches(area)) {
+                    return Err(unknown_area(&named(key), pattern));
+                }
                 if let Some(rule) = broken_rule(key, pattern.text()) {
                     return Err(format!("{} names `{}`, {rule}", named(key), visible(&pattern.to_string())));
                 }
@@ -84,6 +96,7 @@ impl Permissions {
             files: uncovered(&self.files, &allowed.files, Directory::covers),
             config: names(&self.config, &allowed.config),
             secrets: names(&self.secrets, &allowed.secrets),
+            facts: names(&self.facts, &allowed.facts),
         }
     }
 
@@ -96,6 +109,7 @@ impl Permissions {
         extend(&mut self.files, &other.files);
         extend(&mut self.config, &other.config);
         extend(&mut self.secrets, &other.secrets);
+        extend(&mut self.facts, &other.facts);
     }
 
     /// Takes away every entry that `other` spells the same.
@@ -107,6 +121,7 @@ impl Permissions {
         self.files.retain(|one| !other.files.contains(one));
         self.config.retain(|one| !other.config.contains(one));
         self.secrets.retain(|one| !other.secrets.contains(one));
+        self.facts.retain(|one| !other.facts.contains(one));
     }
 
     /// Every entry as a pair of key and value, in the order of the documentation.
@@ -120,6 +135,7 @@ impl Permissions {
         push(&mut entries, "files", &self.files);
         push(&mut entries, "config", &self.config);
         push(&mut entries, "secrets", &self.secrets);
+        push(&mut entries, "facts", &self.facts);
         entries
     }
 
@@ -172,6 +188,16 @@ pub fn is_secret_name(name: &str) -> bool {
     !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
+/// A request for facts that there are not.
+fn unknown_area(key: &str, pattern: &NamePattern) -> String {
+    let text = pattern.text().to_lowercase();
+    let distance = |area: &&str| strsim::damerau_levenshtein(area, &text);
+    let near = FACT_AREAS.iter().copied().min_by_key(distance).filter(|area| distance(area) <= 2);
+    let rest =
+        near.map_or_else(|| format!("there are {}", FACT_AREAS.join(", ")), |area| format!("did you mean `{area}`?"));
+    format!("{key} names `{}`, which is no area of facts; {rest}", visible(&pattern.to_string()))
+}
+
 /// Why a name does not fit its key, as the end of a sentence.
 fn broken_rule(key: &str, name: &str) -> Option<&'static str> {
     match key {
@@ -213,7 +239,7 @@ mod tests {
     fn every_key_is_read_written_and_compared() {
         let all = table(
             "http = ['a.b:1']\nstate = ['orders', 'cache-*:ro']\nenqueue = ['mail-*']\nenv = ['HOME']\nfiles = ['/etc/ssl']\n\
-             config = ['limit.*']\nsecrets = ['db-password']",
+             config = ['limit.*']\nsecrets = ['db-password']\nfacts = ['disks', 'load']",
         );
         assert_eq!(table(&toml::to_string(&all).unwrap()), all);
         let keys: Vec<&str> = all.entries().iter().map(|(key, _)| *key).collect();
@@ -251,6 +277,14 @@ mod tests {
             let error = toml::from_str::<Permissions>(text).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn an_unknown_area_of_facts_is_answered_with_the_nearest() {
+        let said = |text: &str| table(text).check(str::to_owned).unwrap_err();
+        assert!(said("facts = ['disk']").contains("did you mean `disks`?"));
+        assert!(said("facts = ['network']").contains("there are disks, memory"));
+        assert_eq!(table("facts = ['*', 'up*', 'health']").check(str::to_owned), Ok(()));
     }
 
     #[test]

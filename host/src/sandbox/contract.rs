@@ -36,6 +36,9 @@ mod generated {
             "wasi:keyvalue/batch": trappable,
             "wasmhost:jumpscript/jobs": trappable,
             "wasmhost:jumpscript/secrets": async | trappable,
+            "wasmhost:jumpscript/facts.disks": async | trappable,
+            "wasmhost:jumpscript/facts.processes": async | trappable,
+            "wasmhost:jumpscript/facts.health": async | trappable,
         },
         exports: { default: async },
         with: { "wasi:keyvalue/store.bucket": crate::sandbox::state::OpenBucket },
@@ -45,6 +48,7 @@ mod generated {
 pub(super) use generated::wasi::config::store as config;
 pub(super) use generated::wasi::keyvalue::{atomics, batch, store};
 use generated::wasi::logging::logging;
+pub(super) use generated::wasmhost::jumpscript::facts;
 pub(super) use generated::wasmhost::jumpscript::jobs;
 use generated::wasmhost::jumpscript::progress;
 pub(super) use generated::wasmhost::jumpscript::secrets;

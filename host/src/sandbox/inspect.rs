@@ -43,7 +43,7 @@ pub struct Import {
 }
 
 /// What a component may import: interface, version (a track such as `0.2`, or exact), what it is for.
-const INTERFACES: [(&str, &str, &str); 31] = [
+const INTERFACES: [(&str, &str, &str); 32] = [
     ("wasi:io/error", "0.2", "streams"),
     ("wasi:io/poll", "0.2", "streams"),
     ("wasi:io/streams", "0.2", "streams"),
@@ -75,6 +75,7 @@ const INTERFACES: [(&str, &str, &str); 31] = [
     ("wasmhost:jumpscript/progress", "0.1", "progress"),
     ("wasmhost:jumpscript/jobs", "0.1", "enqueueing jobs, as far as permitted, and whether to end"),
     ("wasmhost:jumpscript/secrets", "0.1", "secrets, as far as permitted"),
+    ("wasmhost:jumpscript/facts", "0.1", "facts about the node, as far as permitted"),
 ];
 
 /// What comes with an interpreter: a shared library may import it, whether the program calls it or not. Linked, and

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an instance serves one job and is dropped; what the guest can reach is what the linker was given
 //! (clocks, random, stdio, logging, progress) and what was granted to it (state, queues, HTTP, directories, variables, configuration,
-//! secrets), never a socket. Every way to die becomes an `Outcome` with a text for the author of the jumpscript; no error of the engine
+//! secrets, facts about the node), never a socket. Every way to die becomes an `Outcome` with a text for the author of the jumpscript; no error of the engine
 //! leaves this folder.
 //!
 //! Next: `inspect` for what is refused before anything is compiled, `run` for the life of one attempt, `engine` for

@@ -34,7 +34,7 @@ pub struct Script {
     source: Option<(Arc<Source>, Digest)>,
     /// What it asks to reach, and the network; only a script that imports HTTP has them.
     http: Option<(Arc<[HttpPattern]>, Arc<Network>)>,
-    /// Whether it can ask the node for values and secrets.
+    /// Whether it can ask the node for values, secrets and facts.
     is_supplied: bool,
     /// The organization whose buckets it uses; only a script that uses state or enqueues jobs has it.
     buckets_of: Option<Arc<str>>,
@@ -76,8 +76,8 @@ const HTTP: [&str; 1] = ["wasi:http/outgoing-handler@"];
 /// What a script imports that uses state or enqueues jobs.
 const STATE_AND_JOBS: [&str; 2] = ["wasi:keyvalue/", "wasmhost:jumpscript/jobs@"];
 
-/// What a script imports that asks its node for values and secrets.
-const SUPPLIES: [&str; 2] = ["wasi:config/", "wasmhost:jumpscript/secrets@"];
+/// What a script imports that asks its node for values, secrets and facts.
+const SUPPLIES: [&str; 3] = ["wasi:config/", "wasmhost:jumpscript/secrets@", "wasmhost:jumpscript/facts@"];
 
 /// Native code, loaded.
 pub(super) enum Code {
@@ -198,11 +198,11 @@ impl Script {
         self.buckets_of.is_some()
     }
 
-    /// Whether it can ask its node for values and secrets, and requests any.
+    /// Whether it can ask its node for values, secrets and facts, and requests any.
     #[must_use]
     pub const fn is_supplied(&self) -> bool {
-        let Permissions { config, secrets, .. } = &self.manifest.permissions;
-        self.is_supplied && !(config.is_empty() && secrets.is_empty())
+        let Permissions { config, secrets, facts, .. } = &self.manifest.permissions;
+        self.is_supplied && !(config.is_empty() && secrets.is_empty() && facts.is_empty())
     }
 
     /// What its manifest requests of state and queues, as if all of it were allowed.

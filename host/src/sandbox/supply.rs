@@ -1,19 +1,21 @@
-//! Values of the node's configuration and secrets, as guests ask for them.
+//! Values of the node's configuration, secrets, and facts about the node, as guests ask for them.
 //!
 //! Invariant: what is not granted is not looked for. A secret that is handed out is hidden in the attempt's log from
 //! that moment on.
 
-use super::contract::{Wasi, config, secrets};
+use super::contract::{Wasi, config, facts, secrets};
 use super::guest::Guest;
 use super::host_calls::host_call;
 use super::output::Log;
 use super::run::Call;
+use crate::facts::PROCESS_NAMES_MAX;
 use crate::job::visible;
 use crate::permissions::Granted;
 use crate::ports::{Level, SecretError, Supply};
 
 const CONFIG: &str = "wasi:config/store";
 const SECRETS: &str = "wasmhost:jumpscript/secrets";
+const FACTS: &str = "wasmhost:jumpscript/facts";
 
 /// Says in the job's log and to the guest what was not permitted.
 fn denied(log: &Log, what: &str, name: &str, key: &str) -> String {
@@ -69,6 +71,88 @@ impl secrets::Host for Guest<Wasi> {
             Err(SecretError::Missing(text)) => Err(secrets::SecretError::Missing(text)),
             Err(SecretError::Unreadable(text)) => Err(secrets::SecretError::Unreadable(text)),
         })
+    }
+}
+
+impl Guest<Wasi> {
+    /// Who is asked for facts of an area that the guest may read.
+    fn facts(&self, area: &'static str) -> Result<&dyn Supply, facts::FactsError> {
+        host_call(FACTS, area);
+        if !self.granted.may_read_facts(area) {
+            return Err(facts::FactsError::Denied(denied(&self.log, "facts about", area, "facts")));
+        }
+        let none = || facts::FactsError::Unreadable("this attempt has no node that says anything".to_owned());
+        self.supply.as_deref().ok_or_else(none)
+    }
+}
+
+fn unreadable(why: String) -> facts::FactsError {
+    facts::FactsError::Unreadable(why)
+}
+
+impl facts::Host for Guest<Wasi> {
+    async fn disks(&mut self) -> wasmtime::Result<Result<Vec<facts::Disk>, facts::FactsError>> {
+        let disks = match self.facts("disks") {
+            Ok(supply) => supply.disks(),
+            Err(error) => return Ok(Err(error)),
+        };
+        let disk = |disk: crate::facts::Disk| facts::Disk {
+            mount: disk.mount,
+            device: disk.device,
+            kind: disk.kind,
+            total_bytes: disk.total_bytes,
+            available_bytes: disk.available_bytes,
+            total_inodes: disk.total_inodes,
+            available_inodes: disk.available_inodes,
+            is_read_only: disk.is_read_only,
+        };
+        Ok(disks.await.map(|disks| disks.into_iter().map(disk).collect()).map_err(unreadable))
+    }
+
+    fn memory(&mut self) -> Result<facts::MemoryUse, facts::FactsError> {
+        let memory = self.facts("memory")?.memory().map_err(unreadable)?;
+        Ok(facts::MemoryUse {
+            total_bytes: memory.total,
+            available_bytes: memory.available,
+            swap_total_bytes: memory.swap_total,
+            swap_free_bytes: memory.swap_free,
+        })
+    }
+
+    fn load(&mut self) -> Result<facts::LoadAverage, facts::FactsError> {
+        let load = self.facts("load")?.load().map_err(unreadable)?;
+        Ok(facts::LoadAverage { one: load.one, five: load.five, fifteen: load.fifteen, cores: load.cores })
+    }
+
+    fn uptime(&mut self) -> Result<u64, facts::FactsError> {
+        self.facts("uptime")?.uptime().map_err(unreadable)
+    }
+
+    async fn processes(&mut self, names: Vec<String>) -> wasmtime::Result<Result<Vec<u32>, facts::FactsError>> {
+        if names.len() > PROCESS_NAMES_MAX {
+            let n = names.len();
+            return Ok(Err(facts::FactsError::Limit(format!(
+                "one call counts the processes of at most {PROCESS_NAMES_MAX} names, these are {n}"
+            ))));
+        }
+        let counts = match self.facts("processes") {
+            Ok(supply) => supply.processes(names),
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(counts.await.map_err(unreadable))
+    }
+
+    async fn health(&mut self) -> wasmtime::Result<Result<Vec<facts::Component>, facts::FactsError>> {
+        let components = match self.facts("health") {
+            Ok(supply) => supply.health(),
+            Err(error) => return Ok(Err(error)),
+        };
+        let component = |one: crate::facts::Component| facts::Component {
+            name: one.name,
+            is_well: one.is_well,
+            checked_at_ms: one.checked_at_ms,
+        };
+        Ok(components.await.map(|all| all.into_iter().map(component).collect()).map_err(unreadable))
     }
 }
 

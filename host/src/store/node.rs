@@ -17,6 +17,7 @@ use super::link::Script;
 use super::script::Reply;
 use super::{Error, Store};
 use crate::clock::Timestamp;
+use crate::facts::{COMPONENTS_MAX, Component};
 
 macro_rules! node_script {
     ($($file:literal),+) => {
@@ -338,6 +339,37 @@ impl Store {
         Ok(wrong)
     }
 
+    /// The components of the health hashes, sorted by name, whoever wrote them: at most [`COMPONENTS_MAX`].
+    ///
+    /// # Errors
+    /// When Redis does not answer, or a key is no hash.
+    pub async fn health_components(&self) -> Result<Vec<Component>, Error> {
+        let what = "the health hashes";
+        let mut scan = redis::cmd("HSCAN");
+        let scan = scan.arg(self.keys.healthcheck("status")).arg(0).arg("COUNT").arg(COMPONENTS_MAX);
+        let mut reply = Reply::new(self.link.command(what, scan).await?, self.address(), what);
+        // The cursor: who has more components than that has no use for the rest.
+        reply.text()?;
+        let mut pairs = reply.nested()?;
+        let mut components = Vec::new();
+        while !pairs.is_empty() && components.len() < COMPONENTS_MAX {
+            let (name, status) = (pairs.text()?, pairs.text()?);
+            components.push(Component { name, is_well: status == "True", checked_at_ms: 0 });
+        }
+        if components.is_empty() {
+            return Ok(components);
+        }
+        components.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut times = redis::cmd("HMGET");
+        times.arg(self.keys.healthcheck("lastcheck")).arg(components.iter().map(|one| &one.name).collect::<Vec<_>>());
+        let mut times = Reply::new(self.link.command(what, &times).await?, self.address(), what);
+        for component in &mut components {
+            let text = String::from_utf8_lossy(&times.bytes_or_empty()?).into_owned();
+            component.checked_at_ms = stamp_ms(&text);
+        }
+        Ok(components)
+    }
+
     /// What the server says about itself, in one round trip.
     ///
     /// # Errors
@@ -502,6 +534,14 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Seconds since the Unix epoch, with or without a fraction, in milliseconds; 0 for anything else.
+fn stamp_ms(text: &str) -> u64 {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let thousandths: String = fraction.chars().chain("000".chars()).take(3).collect();
+    let (seconds, thousandths) = (seconds.parse::<u64>(), thousandths.parse::<u64>());
+    seconds.unwrap_or(0).saturating_mul(1000).saturating_add(thousandths.unwrap_or(0))
+}
+
 fn to_json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
@@ -548,6 +588,12 @@ mod tests {
         assert_eq!(merged(text.as_bytes(), 7, None), r#"{"8":{"memory":[]}}"#);
         assert_eq!(merged(b"[1, 2", 1, Some("{}")), r#"{"1":{}}"#);
         assert_eq!(merged(b"", 1, None), "{}");
+    }
+
+    #[test]
+    fn stamps_of_every_program_are_read() {
+        assert_eq!((stamp_ms("1417000000.5"), stamp_ms("1417000000")), (1_417_000_000_500, 1_417_000_000_000));
+        assert_eq!((stamp_ms("1417000000.123456789"), stamp_ms(""), stamp_ms("soon")), (1_417_000_000_123, 0, 0));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Asks for what needs a permission, as its payload says, and tells what came of it.
-use wasmhost_guest::{Job, JobError, Raw, config, log, progress, secrets};
+use wasmhost_guest::{Job, JobError, Raw, config, facts, log, progress, secrets};
 
 #[wasmhost_guest::job]
 fn run(job: Job<Raw>) -> Result<Raw, JobError> {
@@ -17,6 +17,16 @@ fn run(job: Job<Raw>) -> Result<Raw, JobError> {
             Ok(()) => "written".to_owned(),
             Err(error) => format!("error {error}"),
         },
+        ["facts", "disks"] => format!("{:?}", facts::disks()?),
+        ["facts", "memory"] => format!("{:?}", facts::memory()?),
+        ["facts", "load"] => format!("{:?}", facts::load()?),
+        ["facts", "uptime"] => facts::uptime()?.to_string(),
+        ["facts", "health"] => format!("{:?}", facts::health()?),
+        ["facts", "processes", names @ ..] => format!("{:?}", facts::processes(names)?),
+        ["facts", "many", number] => {
+            let names = vec!["x"; number.parse()?];
+            facts::processes(&names).map_or_else(|error| error.to_string(), |counts| counts.len().to_string())
+        }
         ["config", key] => config::get(key)?.unwrap_or_else(|| "nothing".to_owned()),
         ["configs"] => config::all()?.into_iter().map(|(key, value)| format!("{key}={value} ")).collect(),
         ["secret", name] => secret(name)?.len().to_string(),

@@ -1,6 +1,7 @@
 //! Permissions from end to end: what a manifest requests, a node allows and an operator grants, and nothing else.
 
 mod canary;
+mod facts;
 mod files;
 mod grants;
 mod health;
@@ -16,13 +17,14 @@ use crate::support::program::{Ended, Host, Invocation};
 use crate::support::redis::{RedisServer, random_prefix};
 
 /// Every kind that is decided before an attempt starts: its line in a manifest, and the flag that grants it.
-const KINDS: [(&str, &str); 6] = [
+const KINDS: [(&str, &str); 7] = [
     ("state = ['orders']", "--state orders"),
     ("enqueue = ['mail-*']", "--enqueue 'mail-*'"),
     ("env = ['ASKED_FOR']", "--env ASKED_FOR"),
     ("files = ['/etc']", "--files /etc"),
     ("config = ['limit.*']", "--config-key 'limit.*'"),
     ("secrets = ['db-password']", "--secrets db-password"),
+    ("facts = ['disks']", "--facts disks"),
 ];
 
 /// A prefix of its own, and a folder for files.

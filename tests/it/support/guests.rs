@@ -6,11 +6,13 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Where a guest's Wasm file is, under the target directory.
-const FILES: [(&str, &str); 16] = [
+const FILES: [(&str, &str); 18] = [
     ("rhai", "wasm32-wasip2/guest/rhai_interpreter.wasm"),
     ("echo", "wasm32-wasip2/guest/echo.wasm"),
     ("text-stats", "wasm32-wasip2/guest/text_stats.wasm"),
     ("torture", "wasm32-wasip2/guest/torture.wasm"),
+    ("health-disk", "wasm32-wasip2/guest/health_disk.wasm"),
+    ("health-load", "wasm32-wasip2/guest/health_load.wasm"),
     ("hello", "wasm32-wasip2/guest/hello.wasm"),
     ("ask", "wasm32-wasip2/guest/examples/ask.wasm"),
     ("actor", "wasm32-wasip2/guest/examples/actor.wasm"),
@@ -78,7 +80,8 @@ fn build() {
     let lock = File::create(target().join("guests.lock")).unwrap();
     lock.lock().unwrap();
     let scripts = ["-p", "wasmhost-script-echo", "-p", "wasmhost-script-text-stats", "-p", "wasmhost-script-torture"];
-    let components = [scripts.as_slice(), &["-p", "hello", "-p", "wasmhost-script-rhai"]].concat();
+    let health = ["-p", "wasmhost-script-health-disk", "-p", "wasmhost-script-health-load"];
+    let components = [scripts.as_slice(), &health, &["-p", "hello", "-p", "wasmhost-script-rhai"]].concat();
     let guests = ["-p", "wasmhost-test-guests", "--lib", "--bins", "--examples"];
     cargo("wasm32-wasip2", &[components.as_slice(), &guests].concat());
     cargo("wasm32-wasip1", &["-p", "wasmhost-test-guests", "--bins"]);
