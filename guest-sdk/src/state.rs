@@ -29,6 +29,13 @@
 //! state = ["visitors", "rates:ro"]
 //! ```
 //!
+//! A bucket lives until its last key is removed, or so long after the last write as the manifest says:
+//!
+//! ```toml
+//! [state."visitors"]
+//! expires = "7d"
+//! ```
+//!
 //! **One attempt is one transaction.** What it writes commits together with its result, or not at all; it reads its own
 //! writes. If anything that it has read is changed by another job before it ends, the job runs again in a fresh instance,
 //! without counting the attempt. So there are no locks, and no update is lost. An attempt that ends with

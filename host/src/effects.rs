@@ -43,6 +43,10 @@ pub const STATE_VALUE_BYTES_MAX: usize = 256 * 1024;
 pub const STATE_READS_MAX: usize = 1024;
 /// Most bytes of keys and values that one attempt reads.
 pub const STATE_READ_BYTES_MAX: usize = 1024 * 1024;
+/// Shortest life that a manifest may give a bucket.
+pub const BUCKET_TTL_MIN: Duration = Duration::from_secs(60);
+/// Longest life that a manifest may give a bucket: a year.
+pub const BUCKET_TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long a job's own bucket lives after the last write to it.
 pub const OWN_BUCKET_TTL: Duration = Duration::from_secs(7200);
 
@@ -58,17 +62,6 @@ pub enum Bucket {
         /// The bucket's name.
         name: String,
     },
-}
-
-impl Bucket {
-    /// How long it lives after a write; `None` when it does not end.
-    #[must_use]
-    pub const fn ttl(&self) -> Option<Duration> {
-        match self {
-            Self::Own(_) => Some(OWN_BUCKET_TTL),
-            Self::Named { .. } => None,
-        }
-    }
 }
 
 /// One typed write.
@@ -120,8 +113,10 @@ pub enum Effect {
     Enqueue(Box<NewJob>),
     /// Changes values of a bucket.
     State {
-        /// The bucket; its life begins anew, where it has an end.
+        /// The bucket.
         bucket: Bucket,
+        /// How long it lives from now on; `None` leaves its life as it is.
+        ttl: Option<Duration>,
         /// Keys, each once, and their new values; `None` removes the key.
         values: Vec<(String, Option<Vec<u8>>)>,
     },

@@ -7,6 +7,7 @@
 
 mod source;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,8 +15,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::effects::{BUCKET_TTL_MAX, BUCKET_TTL_MIN};
 use crate::job::visible;
-use crate::permissions::Permissions;
+use crate::permissions::{Permissions, StatePattern};
 use crate::retry::RetryWish;
 use crate::signatures::Signature;
 
@@ -244,6 +246,38 @@ pub struct Manifest {
     /// What it asks to reach outside its sandbox.
     #[serde(skip_serializing_if = "Permissions::is_empty")]
     pub permissions: Permissions,
+    /// What it says of buckets that it writes, by their names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub state: BTreeMap<String, BucketLife>,
+}
+
+/// The table `[state."NAME"]` of a manifest; unknown keys are refused by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BucketLife {
+    /// How long the bucket lives after each write of this jumpscript, such as `7d`.
+    pub expires: String,
+}
+
+impl BucketLife {
+    /// As a duration.
+    ///
+    /// # Errors
+    /// The end of a sentence with the rule.
+    fn duration(&self) -> Result<Duration, String> {
+        let text = self.expires.trim();
+        // A day is a day here, whatever clocks do.
+        let days = text.strip_suffix('d').and_then(|days| days.trim().parse::<u32>().ok());
+        let found = match days {
+            Some(days) => Duration::from_secs(u64::from(days) * 24 * 3600),
+            None => crate::clock::parse_duration(text)
+                .map_err(|_| "must be a number and a unit, such as 90m, 12h or 7d".to_owned())?,
+        };
+        if (BUCKET_TTL_MIN..=BUCKET_TTL_MAX).contains(&found) {
+            return Ok(found);
+        }
+        Err("must be between 1m and 365d".to_owned())
+    }
 }
 
 /// The table `[build]` of a manifest; unknown keys are refused by name.
@@ -360,6 +394,12 @@ impl Manifest {
         self.retry.wish().clamped()
     }
 
+    /// How long buckets live after a write of its, by name.
+    #[must_use]
+    pub fn bucket_lives(&self) -> BTreeMap<String, Duration> {
+        self.state.iter().filter_map(|(name, life)| Some((name.clone(), life.duration().ok()?))).collect()
+    }
+
     /// The linear memory it asks for, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> Option<usize> {
@@ -392,6 +432,19 @@ impl Manifest {
         self.build.as_ref().map_or(Ok(()), Build::check)?;
         self.retry.check()?;
         self.permissions.check(|key| format!("manifest key `permissions.{key}`"))?;
+        for (name, life) in &self.state {
+            let shown = visible(name);
+            life.duration().map_err(|rule| {
+                format!("manifest key `state.\"{shown}\".expires` is `{}`, {rule}", visible(&life.expires))
+            })?;
+            let writes = |pattern: &StatePattern| !pattern.is_read_only && pattern.bucket.matches(name);
+            if !self.permissions.state.iter().any(writes) {
+                return Err(format!(
+                    "manifest key `state.\"{shown}\"` is about a bucket that it may not write; add \"{shown}\" to `state` \
+                     under [permissions]"
+                ));
+            }
+        }
         for word in &self.types {
             crate::job::check_name("manifest key `types`: type", word)?;
             if word.contains('/') {
@@ -552,6 +605,30 @@ mod tests {
         assert!(Manifest::parse("timeout = '0s'").unwrap_err().contains("`timeout`"));
         assert!(Manifest::parse("version = 'one'").unwrap_err().contains("`one`"));
         assert_eq!(Manifest::parse("types = ['echo']").unwrap().types, ["echo"]);
+    }
+
+    #[test]
+    fn the_life_of_a_bucket_is_checked_and_read() {
+        let parse = |name: &str, expires: &str| {
+            Manifest::parse(&format!(
+                "[permissions]\nstate = ['mine-*', 'read:ro']\n[state.'{name}']\nexpires = '{expires}'\n"
+            ))
+        };
+        let life = |expires: &str| parse("mine-x", expires).unwrap().bucket_lives()["mine-x"];
+        assert_eq!(life("7d"), Duration::from_secs(7 * 86_400));
+        assert_eq!(life("90m"), Duration::from_secs(5_400));
+        for (name, expires, part) in [
+            ("mine-x", "59s", "between 1m and 365d"),
+            ("mine-x", "366d", "between 1m and 365d"),
+            ("mine-x", "soon", "a number and a unit"),
+            ("read", "7d", "may not write"),
+            ("other", "7d", "add \"other\" to `state`"),
+        ] {
+            let error = parse(name, expires).unwrap_err();
+            assert!(error.contains(part), "{name} {expires}: {error}");
+        }
+        let manifest = parse("mine-x", "7d").unwrap();
+        assert_eq!(Manifest::parse(&toml::to_string(&manifest).unwrap()), Ok(manifest));
     }
 
     #[test]

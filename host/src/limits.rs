@@ -61,6 +61,12 @@ fn of_hosts_and_jobs() -> Vec<Row> {
         ("value in a bucket of state", bytes(effects::STATE_VALUE_BYTES_MAX), "refused", ""),
         ("keys of buckets that one attempt reads", effects::STATE_READS_MAX.to_string(), "refused", ""),
         ("their bytes", bytes(effects::STATE_READ_BYTES_MAX), "refused", ""),
+        (
+            "life that a manifest may give a bucket",
+            format!("{} to {} days", time(effects::BUCKET_TTL_MIN), effects::BUCKET_TTL_MAX.as_secs() / 86_400),
+            "refused at publish",
+            "",
+        ),
         ("a job's own bucket, after the last write", time(effects::OWN_BUCKET_TTL), "removed", ""),
         ("first delay between attempts", time(retry::BASE), "grows twofold, with full jitter", "retry.base"),
         ("longest delay between attempts", time(retry::CAP), "stays there", "retry.cap"),

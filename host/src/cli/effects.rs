@@ -48,7 +48,7 @@ pub(super) fn told(outcome: &Outcome, effects: &Effects) -> Vec<Told> {
 
 fn of(effect: &Effect) -> Option<Told> {
     match effect {
-        Effect::State { bucket, values } => {
+        Effect::State { bucket, values, .. } => {
             let keys = |is_set: bool| values.iter().filter(move |(_, value)| value.is_some() == is_set);
             let names = |is_set| keys(is_set).map(|(key, _)| key.clone()).collect();
             let bucket = match bucket {

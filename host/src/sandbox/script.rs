@@ -14,9 +14,9 @@ use super::guest::Guest;
 use super::http::{Client, Grant, Network};
 use super::output::Log;
 use super::run::Call;
-use super::state::Transaction;
+use super::state::{Shared, Transaction};
 use super::tier::Bench;
-use crate::jumpscript::{Digest, Kind, Manifest, OWN_ORGANIZATION, Source};
+use crate::jumpscript::{Digest, Kind, Manifest, Source};
 use crate::permissions::{Granted, HttpPattern, Permissions};
 
 /// Metadata that begins so is the host's word to an interpreter.
@@ -36,8 +36,8 @@ pub struct Script {
     http: Option<(Arc<[HttpPattern]>, Arc<Network>)>,
     /// Whether it can ask the node for values, secrets and facts.
     is_supplied: bool,
-    /// The organization whose buckets it uses; only a script that uses state or enqueues jobs has it.
-    buckets_of: Option<Arc<str>>,
+    /// What its manifest says of buckets; only a script that uses state or enqueues jobs has it.
+    buckets: Option<Arc<Shared>>,
 }
 
 /// What is instantiated for each job.
@@ -135,13 +135,12 @@ impl Script {
         };
         let http =
             imports(code, &HTTP).then(|| (label.manifest.permissions.http.as_slice().into(), Arc::clone(network)));
-        let organization = label.manifest.organization.as_deref().unwrap_or(OWN_ORGANIZATION);
-        let buckets_of = imports(code, &STATE_AND_JOBS).then(|| Arc::from(organization));
+        let buckets = imports(code, &STATE_AND_JOBS).then(|| Shared::of(&label.manifest));
         // A command finds them in its environment.
         let is_supplied = label.shape != Shape::Component || imports(code, &SUPPLIES);
         let (tier, engine) = (bench.tier, bench.engine.clone());
         let (source, manifest) = (None, label.manifest);
-        Ok(Self { digest, manifest, size, tier, engine, linked, source, http, is_supplied, buckets_of })
+        Ok(Self { digest, manifest, size, tier, engine, linked, source, http, is_supplied, buckets })
     }
 
     /// A script's text on the code of its interpreter.
@@ -152,7 +151,6 @@ impl Script {
             let name = &source.interpreter;
             return Err(Error::refused(format!("`{name}` is no component, so it cannot run scripts"), hint));
         };
-        let organization = manifest.organization.as_deref().unwrap_or(OWN_ORGANIZATION);
         let requested = |network: &Arc<Network>| (manifest.permissions.http.as_slice().into(), Arc::clone(network));
         Ok(Self {
             digest,
@@ -162,7 +160,7 @@ impl Script {
             linked: Linked::Component(pre.clone()),
             http: interpreter.http.as_ref().map(|(_, network)| requested(network)),
             is_supplied: interpreter.is_supplied,
-            buckets_of: interpreter.buckets_of.as_ref().map(|_| Arc::from(organization)),
+            buckets: interpreter.buckets.as_ref().map(|_| Shared::of(&manifest)),
             source: Some((Arc::new(source), interpreter.digest)),
             manifest,
         })
@@ -195,7 +193,7 @@ impl Script {
     /// Whether it uses state or enqueues jobs.
     #[must_use]
     pub const fn has_effects(&self) -> bool {
-        self.buckets_of.is_some()
+        self.buckets.is_some()
     }
 
     /// Whether it can ask its node for values, secrets and facts, and requests any.
@@ -216,8 +214,8 @@ impl Script {
 
     /// What one attempt will have read and written; a script that cannot has none.
     pub(super) fn transaction(&self, call: &Call, granted: &Arc<Granted>, log: &Log) -> Option<Box<Transaction>> {
-        let organization = Arc::clone(self.buckets_of.as_ref()?);
-        Some(Box::new(Transaction::new(call, Arc::clone(granted), organization, log)))
+        let shared = Arc::clone(self.buckets.as_ref()?);
+        Some(Box::new(Transaction::new(call, Arc::clone(granted), shared, log)))
     }
 
     /// The digest of its Wasm file.

@@ -189,7 +189,7 @@ pub const TABLE: &[Row] = &[
         "hash",
         "a bucket of an organization's jumpscripts: key -> value; empty -> changes when a key is added or removed",
         "turn (effects)",
-        "until it has no key",
+        "until it has no key, or as long after a write as the manifest of its writer says (1 min to 365 days)",
     ),
     row(
         "{prefix}:queues",

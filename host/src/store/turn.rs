@@ -571,8 +571,8 @@ fn write_effects<'a>(call: &mut Call, keys: &Keys, lanes: &mut Lanes<'a>, effect
                 let place = lanes.place(&job.queue);
                 call.arg("E").job(place, id.as_bytes(), job);
             }
-            Effect::State { bucket, values } => {
-                let ttl = bucket.ttl().map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+            Effect::State { bucket, ttl, values } => {
+                let ttl = ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
                 call.arg("T").arg(keys.bucket(bucket)).arg(ttl.min(DELAY_MS_MAX));
                 let set = || values.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
                 call.arg(set().count());

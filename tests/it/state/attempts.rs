@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use wasmhost::effects::{Bucket, Effect, Reads};
+use wasmhost::effects::{Bucket, Effect, OWN_BUCKET_TTL, Reads};
 use wasmhost::jumpscript::{Digest, Manifest, embed_manifest};
 use wasmhost::outcome::Outcome;
 use wasmhost::permissions::Granted;
@@ -96,8 +97,24 @@ fn an_attempt_reads_its_own_writes_and_asks_for_a_key_once() {
     assert_eq!(said(&finished), ["1", "", "2", "-", "-", "", "-", "", "3"]);
     assert_eq!(asked, ["a", "b"], "what was written or read before is not asked for");
     assert_eq!(finished.effects.reads(), [Reads { bucket: own(), values: pairs(&[("a", Some("1")), ("b", None)]) }]);
-    let written = Effect::State { bucket: own(), values: pairs(&[("a", None), ("c", Some("3"))]) };
+    let written =
+        Effect::State { bucket: own(), ttl: Some(OWN_BUCKET_TTL), values: pairs(&[("a", None), ("c", Some("3"))]) };
     assert_eq!(finished.effects.as_slice(), [written]);
+}
+
+#[test]
+fn a_bucket_lives_as_long_as_the_manifest_says() {
+    // The table of permissions is open at the end of these lines; another follows.
+    let permissions = "state = ['sessions', 'orders']\n[state.'sessions']\nexpires = '7d'\n";
+    let (finished, _) = run(permissions, &[], "open sessions\nset a 1\nopen orders\nset b 2");
+    let ttl = |name: &str| {
+        finished.effects.as_slice().iter().find_map(|effect| match effect {
+            Effect::State { bucket, ttl, .. } if *bucket == named("acme", name) => Some(*ttl),
+            _ => None,
+        })
+    };
+    assert_eq!(ttl("sessions"), Some(Some(Duration::from_secs(7 * 86_400))), "{finished:?}");
+    assert_eq!(ttl("orders"), Some(None));
 }
 
 #[test]
@@ -139,7 +156,7 @@ fn keys_that_change_while_they_are_listed_end_the_attempt() {
 #[test]
 fn a_named_bucket_belongs_to_the_organization_and_needs_a_permission() {
     let (finished, _) = run("state = ['orders', 'cache-*:ro']", &[], "open orders\nset a 1\nopen cache-eu\nget a");
-    let written = Effect::State { bucket: named("acme", "orders"), values: pairs(&[("a", Some("1"))]) };
+    let written = Effect::State { bucket: named("acme", "orders"), ttl: None, values: pairs(&[("a", Some("1"))]) };
     assert_eq!(finished.effects.as_slice(), [written]);
     for (payload, entry) in
         [("open stock", "add \"stock\" to `state`"), ("open cache-eu\nset a 1", "it may only be read")]
@@ -224,7 +241,7 @@ fn a_command_of_wasi_0_2_keeps_state_and_enqueues() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let finished = runtime.block_on(sandbox.run(&script, call));
     assert_eq!(said(&finished), ["42 16"]);
-    let [Effect::State { bucket, values }, Effect::Enqueue(job)] = finished.effects.as_slice() else {
+    let [Effect::State { bucket, values, .. }, Effect::Enqueue(job)] = finished.effects.as_slice() else {
         panic!("{finished:?}")
     };
     assert_eq!((bucket, values), (&named("wasmhost", "visits"), &pairs(&[("n", Some("42"))])));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wasmhost::effects::{Bucket, Effect, Effects, Reads};
+use wasmhost::effects::{Bucket, Effect, Effects, OWN_BUCKET_TTL, Reads};
 use wasmhost::job::{JobId, Reserved};
 use wasmhost::store::{End, Lost, Settle, Settled};
 
@@ -25,7 +25,7 @@ fn effects(read: Pairs, written: Pairs) -> Effects {
         effects.rest_on(Reads { bucket: named("b"), values: pairs(read) });
     }
     if !written.is_empty() {
-        effects.push(Effect::State { bucket: named("b"), values: pairs(written) }).unwrap();
+        effects.push(Effect::State { bucket: named("b"), ttl: None, values: pairs(written) }).unwrap();
     }
     effects
 }
@@ -168,13 +168,37 @@ async fn a_large_bucket_is_listed_in_pages() {
 }
 
 #[tokio::test]
+async fn a_bucket_with_an_end_is_renewed_by_who_says_so_and_by_nobody_else() {
+    let mut bench = Bench::new().await;
+    let held = jobs(&bench, 3).await;
+    let write = |key: &str, ttl: Option<Duration>| {
+        let mut effects = Effects::none();
+        effects.push(Effect::State { bucket: named("b"), ttl, values: pairs(&[(key, Some("v"))]) }).unwrap();
+        effects
+    };
+    let key = format!("{}:bucket:acme:b", bench.prefix);
+    let week = Some(Duration::from_secs(7 * 86_400));
+    assert_eq!(settled(&bench, &[ends(&held[0], done(""), write("a", week))]).await, [Settled::Applied]);
+    assert!((604_790..=604_800).contains(&bench.raw::<i64>(&["TTL", &key]).await));
+    assert_eq!(bench.raw::<i64>(&["EXPIRE", &key, "50"]).await, 1);
+    assert_eq!(settled(&bench, &[ends(&held[1], done(""), write("b", None))]).await, [Settled::Applied]);
+    assert!((1..=50).contains(&bench.raw::<i64>(&["TTL", &key]).await));
+    assert_eq!(settled(&bench, &[ends(&held[2], done(""), write("c", week))]).await, [Settled::Applied]);
+    assert!((604_790..=604_800).contains(&bench.raw::<i64>(&["TTL", &key]).await));
+    assert_eq!(values(&bench, &["a", "b", "c"]).await.iter().flatten().count(), 3, "all of it lives as long");
+    bench.check().await;
+}
+
+#[tokio::test]
 async fn the_jobs_own_bucket_lives_two_hours_from_the_last_write() {
     let mut bench = Bench::new().await;
     bench.store.enqueue(&[job("j", "q")]).await.unwrap();
     let own = || Bucket::Own(JobId::from("j"));
     let step = |value: &str| {
         let mut effects = Effects::none();
-        effects.push(Effect::State { bucket: own(), values: pairs(&[("step", Some(value))]) }).unwrap();
+        effects
+            .push(Effect::State { bucket: own(), ttl: Some(OWN_BUCKET_TTL), values: pairs(&[("step", Some(value))]) })
+            .unwrap();
         effects
     };
     let first = take_one(&bench.store, "q").await;

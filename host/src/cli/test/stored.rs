@@ -84,7 +84,7 @@ pub(super) fn unwritten(finished: &Finished, bucket: &str, expected: &Values) ->
     let effects = committed(&finished.outcome, &finished.effects);
     let mut written: BTreeMap<&str, Option<&[u8]>> = BTreeMap::new();
     for effect in effects.as_slice() {
-        let Effect::State { bucket: to, values } = effect else { continue };
+        let Effect::State { bucket: to, values, .. } = effect else { continue };
         let is_meant = match to {
             Bucket::Own(_) => bucket.is_empty(),
             Bucket::Named { name, .. } => name == bucket,

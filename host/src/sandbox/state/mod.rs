@@ -15,10 +15,11 @@ use std::time::Duration;
 use super::output::Log;
 use super::run::Call;
 use crate::effects::{
-    Bucket, EFFECT_BYTES_MAX, EFFECTS_MAX, Effect, Effects, Reads, STATE_KEY_BYTES_MAX, STATE_READ_BYTES_MAX,
-    STATE_READS_MAX, STATE_VALUE_BYTES_MAX,
+    Bucket, EFFECT_BYTES_MAX, EFFECTS_MAX, Effect, Effects, OWN_BUCKET_TTL, Reads, STATE_KEY_BYTES_MAX,
+    STATE_READ_BYTES_MAX, STATE_READS_MAX, STATE_VALUE_BYTES_MAX,
 };
 use crate::job::{JobId, NewJob, visible};
+use crate::jumpscript::{Manifest, OWN_ORGANIZATION};
 use crate::permissions::Granted;
 use crate::ports::{Level, NoState, State};
 
@@ -44,11 +45,27 @@ enum Stop {
 #[error("the state it read was changed by another job")]
 pub(super) struct StateMoved;
 
+/// What the manifest of a script says of the buckets that it shares with others.
+pub(super) struct Shared {
+    /// Whose buckets they are.
+    pub(super) organization: String,
+    /// How long some of them live after a write of this script, by name.
+    pub(super) lives: BTreeMap<String, Duration>,
+}
+
+impl Shared {
+    /// As a manifest says.
+    pub(super) fn of(manifest: &Manifest) -> Arc<Self> {
+        let organization = manifest.organization.as_deref().unwrap_or(OWN_ORGANIZATION).to_owned();
+        Arc::new(Self { organization, lives: manifest.bucket_lives() })
+    }
+}
+
 /// What one attempt reads and would write.
 pub(super) struct Transaction {
     state: Arc<dyn State>,
     granted: Arc<Granted>,
-    organization: Arc<str>,
+    shared: Arc<Shared>,
     job: JobId,
     log: Log,
     buckets: Vec<Contents>,
@@ -64,6 +81,8 @@ pub(super) struct Transaction {
 /// What is known of a bucket.
 struct Contents {
     bucket: Bucket,
+    /// How long it lives after a write.
+    ttl: Option<Duration>,
     /// As the guest calls it.
     name: String,
     may_write: bool,
@@ -77,11 +96,11 @@ struct Contents {
 
 impl Transaction {
     /// Of an attempt that has read nothing.
-    pub(super) fn new(call: &Call, granted: Arc<Granted>, organization: Arc<str>, log: &Log) -> Self {
+    pub(super) fn new(call: &Call, granted: Arc<Granted>, shared: Arc<Shared>, log: &Log) -> Self {
         Self {
             state: call.state.clone().unwrap_or_else(|| Arc::new(NoState)),
             granted,
-            organization,
+            shared,
             job: JobId::from(call.id.as_str()),
             log: log.clone(),
             buckets: Vec::new(),
@@ -100,14 +119,14 @@ impl Transaction {
     /// A sentence when it is over a limit; the calls see to it that it is not.
     pub(super) fn finish(self) -> Result<Effects, String> {
         let mut effects = Effects::none();
-        for Contents { bucket, read, written, listed, .. } in self.buckets {
+        for Contents { bucket, ttl, read, written, listed, .. } in self.buckets {
             let listed = listed.map(|version| (String::new(), version));
             let values: Vec<_> = listed.into_iter().chain(read).collect();
             if !values.is_empty() {
                 effects.rest_on(Reads { bucket: bucket.clone(), values });
             }
             if !written.is_empty() {
-                effects.push(Effect::State { bucket, values: written.into_iter().collect() })?;
+                effects.push(Effect::State { bucket, ttl, values: written.into_iter().collect() })?;
             }
         }
         for job in self.jobs {
@@ -125,13 +144,15 @@ impl Transaction {
         if !self.granted.may_read_state(name) {
             return Err(self.denied(name, "the jumpscript does not request it", name));
         }
-        let bucket = if name.is_empty() {
-            Bucket::Own(self.job.clone())
+        let (bucket, ttl) = if name.is_empty() {
+            (Bucket::Own(self.job.clone()), Some(OWN_BUCKET_TTL))
         } else {
-            Bucket::Named { organization: self.organization.to_string(), name: name.to_owned() }
+            let organization = self.shared.organization.clone();
+            (Bucket::Named { organization, name: name.to_owned() }, self.shared.lives.get(name).copied())
         };
         self.buckets.push(Contents {
             bucket,
+            ttl,
             name: name.to_owned(),
             may_write: self.granted.may_write_state(name),
             read: BTreeMap::new(),
