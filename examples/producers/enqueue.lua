@@ -1082,14 +1082,11 @@ parts.answer = function()
     return type(n_new) == 'number'
   end
 
-  -- Tells what has become of a job, in words.
-  local function tell(q, id, moment, text)
-    local told = of(q)
-    if not told or sub(id, 1, #q.mark) ~= q.mark or not told[moment] then
-      return
-    end
-    local theirs, is_told = sub(id, #q.mark + 1), true
-    for _, write in ipairs(told[moment]) do
+  -- Makes the writes of a moment for a job, by the id that it has there.
+  local function write(q, theirs, writes, text)
+    local is_told = true
+    for n = 1, #writes do
+      local write = writes[n]
       local key = write.key .. theirs
       if write.op == 'F' then
         is_told = set_fields(write, key, text) and is_told
@@ -1108,7 +1105,26 @@ parts.answer = function()
     end
   end
 
-  return { of = of, tell = tell }
+  -- Tells what has become of a job, in words.
+  local function tell(q, id, moment, text)
+    local told = of(q)
+    if told and told[moment] and sub(id, 1, #q.mark) == q.mark then
+      write(q, sub(id, #q.mark + 1), told[moment], text)
+    end
+  end
+
+  -- Keeps what a system is to be told. Whether that could be written.
+  local function learn(q, word, text)
+    if try('HGET', PROTOCOLS, word) ~= text then
+      if type(try('HSET', PROTOCOLS, word, text)) ~= 'number' then
+        return false
+      end
+      known[word], q.told = nil, nil
+    end
+    return true
+  end
+
+  return { of = of, write = write, tell = tell, learn = learn }
 end
 -- Enqueues a batch of jobs, all or none.
 --

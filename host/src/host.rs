@@ -126,8 +126,8 @@ impl Host {
         let executor = Arc::new(executor.with_gate(Arc::clone(&gate)));
         let pulse = Arc::new(Pulse::new());
         let running = Arc::clone(&executor);
-        let mut worker =
-            Worker::new(store.clone(), executor.clone(), worker_options(config, concurrency), Arc::clone(&pulse));
+        let (bridges, taking) = bridges(config, &store);
+        let mut worker = Worker::new(taking, executor.clone(), worker_options(config, concurrency), Arc::clone(&pulse));
         extras.on_attempt.into_iter().for_each(|on_attempt| worker.tell_ends(on_attempt));
         let (stop_worker, worker_stopped) = watch::channel(false);
         let (stop_rest, rest_stopped) = watch::channel(false);
@@ -187,9 +187,9 @@ impl Host {
                 .map_err(|error| Error::Other(format!("SIGHUP cannot be handled: {error}")))?;
             services.start("reloader", |stopped| reloader.run(stopped));
         }
-        for bridge in bridges(config) {
-            let service = bridge::Service::new(store.clone(), bridge, &config.node, list_faults.clone());
-            services.start("bridge", |stopped| service.run(stopped));
+        for bridge in bridges {
+            let bridge = bridge::Service::new(store.clone(), bridge, &config.node, list_faults.clone());
+            services.start("bridge", |stopped| bridge.beside(worker.drawn()).run(stopped));
         }
         let worker_done = tokio::spawn(worker.run(worker_stopped));
         Ok(Self {
@@ -518,12 +518,14 @@ fn refuse_on_cluster(config: &Config, store: &Store) -> Result<(), Error> {
     }
 }
 
-/// The bridges to the systems that the configuration names.
-fn bridges(config: &Config) -> Vec<Arc<dyn Bridge>> {
+/// The bridges to the systems that the configuration names, and the store of a worker that takes from their lists.
+fn bridges(config: &Config, store: &Store) -> (Vec<Arc<dyn Bridge>>, Store) {
     let bridge = |protocol: &Protocol| match protocol {
         Protocol::Hero => Arc::new(bridge::Hero::new(&config.hero_types)) as Arc<dyn Bridge>,
     };
-    config.protocols.iter().map(bridge).collect()
+    let bridges: Vec<_> = config.protocols.iter().map(bridge).collect();
+    let taking = store.taking_from(bridges.iter().flat_map(|bridge| bridge.sources()).cloned());
+    (bridges, taking)
 }
 
 /// One thread for guests per core; one core is left to Redis when it runs here. A second guest thread on two cores

@@ -85,7 +85,8 @@ pub fn job(id: &JobId, record: &JobRecord, with_bodies: bool) -> Value {
     for name in BODIES.into_iter().filter(|name| with_bodies || *name == "last_error") {
         if let Some(value) = record.field(name) {
             let shaped = match name {
-                "payload" | "result" | "metadata" => json_or_text(value),
+                "payload" | "result" => json_or_text(value),
+                "metadata" => json_or_text(String::from_utf8_lossy(value).as_bytes()),
                 _ => String::from_utf8_lossy(value).into_owned().into(),
             };
             map.insert(name.to_owned(), shaped);

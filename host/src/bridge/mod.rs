@@ -5,6 +5,9 @@
 //! The watch is a lease, renewed by one call for all lists of a protocol, which also tells every host which lists have
 //! entries: those that nobody takes over are taken over by whoever sees them.
 //!
+//! A long list is left to the worker of this host for as long as that takes from it itself (`store/lua/direct.lua`),
+//! which costs Redis far less: the service takes over what the worker leaves, and a first batch, which wakes it.
+//!
 //! Invariant: none of this decides who gets a message. A take-over is one script; two hosts at one list take nothing
 //! twice, and a host that dies between two calls has taken nothing, or a job that lies in a queue of ours.
 //!
@@ -12,7 +15,7 @@
 
 mod hero;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +27,7 @@ pub use self::hero::Hero;
 
 use crate::protocol::{Message, Protocol, Record, Source};
 use crate::shutdown;
-use crate::store::{Error, Store, TakenOver, Told, new_token};
+use crate::store::{Drawn, Error, Store, TakenOver, Told, new_token};
 
 /// Messages of one take-over.
 const BATCH: usize = 128;
@@ -37,6 +40,8 @@ const WATCH_PERIOD: Duration = Duration::from_millis(1200);
 const BLOCK: Duration = Duration::from_secs(60);
 /// First and longest pause while a queue takes no more, or Redis is away.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// A worker that was silent for this long takes nothing from a list at the moment.
+const SILENCE: Duration = Duration::from_millis(50);
 /// How long a stop waits for Redis to hear that the watch is free.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -68,6 +73,8 @@ pub struct Service {
     /// This host among all, one word.
     session: String,
     faults: Faults,
+    /// How the worker of this host fares with the lists, by queue.
+    drawn: HashMap<String, watch::Receiver<Drawn>>,
 }
 
 impl Service {
@@ -75,14 +82,21 @@ impl Service {
     #[must_use]
     pub fn new(store: Store, bridge: Arc<dyn Bridge>, node: &str, faults: Faults) -> Self {
         let session = format!("{}@{}", &new_token()[..12], node.replace(char::is_whitespace, "_"));
-        Self { store, bridge, session, faults }
+        Self { store, bridge, session, faults, drawn: HashMap::new() }
+    }
+
+    /// Leaves to a worker what it takes itself: how it fares with the lists, by queue.
+    #[must_use]
+    pub fn beside(self, drawn: HashMap<String, watch::Receiver<Drawn>>) -> Self {
+        Self { drawn, ..self }
     }
 
     /// Runs until `stop` turns true.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let duties: Vec<watch::Sender<Duty>> = self.bridge.sources().iter().map(|_| watch::Sender::default()).collect();
         let lists = self.bridge.sources().iter().zip(&duties).map(|(source, duty)| {
-            let list = List { service: &self, source, pause: PAUSE.0, is_away: false };
+            let drawn = self.drawn.get(&source.queue).cloned();
+            let list = List { service: &self, source, drawn, pause: PAUSE.0, is_away: false };
             list.run(duty.subscribe(), stop.clone())
         });
         let lists: Vec<_> = lists.collect();
@@ -123,6 +137,8 @@ impl Service {
 struct List<'a> {
     service: &'a Service,
     source: &'a Source,
+    /// How the worker of this host fares with it, if it takes from it.
+    drawn: Option<watch::Receiver<Drawn>>,
     /// How long it is left alone after a look that brought nothing.
     pause: Duration,
     /// Whether Redis did not answer the last time; told once.
@@ -179,17 +195,23 @@ impl List<'_> {
     /// Takes messages over until there are none, or no more can be taken now.
     async fn take_all(&mut self, stop: &watch::Receiver<bool>) -> Round {
         while !*stop.borrow() {
+            if let Some(drawn) = &mut self.drawn {
+                drawn.mark_unchanged();
+            }
             match self.take_some().await {
                 Ok(None) => {
                     self.pause = PAUSE.0;
                     return Round::Empty;
                 }
-                Ok(Some(taken)) => {
+                Ok(Some((taken, is_long))) => {
                     if taken.taken > 0 {
                         self.pause = PAUSE.0;
                     }
                     if taken.is_full || taken.taken == 0 {
                         return Round::Later;
+                    }
+                    if is_long && self.is_emptied(stop).await {
+                        return Round::Empty;
                     }
                 }
                 Err(error) => {
@@ -201,8 +223,21 @@ impl List<'_> {
         Round::Later
     }
 
-    /// One batch; `None` when the list is empty.
-    async fn take_some(&mut self) -> Result<Option<TakenOver>, Error> {
+    /// Leaves a long list to the worker while that takes from it. Whether it has emptied it; else the rest is for us.
+    async fn is_emptied(&mut self, stop: &watch::Receiver<bool>) -> bool {
+        let Some(drawn) = &mut self.drawn else { return false };
+        while !*stop.borrow() && matches!(timeout(SILENCE, drawn.changed()).await, Ok(Ok(()))) {
+            match *drawn.borrow_and_update() {
+                Drawn::More => {}
+                Drawn::Empty => return true,
+                Drawn::Left => return false,
+            }
+        }
+        false
+    }
+
+    /// One batch, and whether the list had more; `None` when it is empty.
+    async fn take_some(&mut self) -> Result<Option<(TakenOver, bool)>, Error> {
         let Self { service, source, .. } = self;
         let look = service.store.look_at(source, BATCH, WAITING_MAX).await?;
         self.is_away = false;
@@ -210,8 +245,9 @@ impl List<'_> {
             service.faults.mended(source);
             // Entries that are not shown: the queue has no room for them.
             let is_full = look.length > 0;
-            return Ok(is_full.then(|| TakenOver { is_full, ..TakenOver::default() }));
+            return Ok(is_full.then(|| (TakenOver { is_full, ..TakenOver::default() }, true)));
         }
+        let is_long = look.length > look.found.len() as u64;
         let messages: Vec<_> = look
             .found
             .into_iter()
@@ -228,7 +264,7 @@ impl List<'_> {
         if taken.taken > 0 {
             tracing::debug!(queue = %source.queue, taken = taken.taken, new = taken.new, known = taken.known, "taken over");
         }
-        Ok(Some(taken))
+        Ok(Some((taken, is_long)))
     }
 
     fn failed(&mut self, error: &Error) {

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::{Message, Moment, Protocol, Record, Source, Tell};
+use super::{Message, Moment, Plain, Protocol, Record, Source, Tell};
 use crate::effects::Key;
 use crate::job::{ID_BYTES_MAX, MAX_ATTEMPTS_MAX, NewJob, PAYLOAD_BYTES_MAX, TIMEOUT_MAX, visible};
 
@@ -18,7 +18,7 @@ pub const TYPES: [&str; 4] = ["osis", "sal", "v", "python"];
 /// How long a reply nobody has taken stays in its list.
 pub const REPLY_TTL: Duration = Duration::from_secs(3600);
 /// A job with this script asks whether anybody is there.
-const PING: &[u8] = b"ping";
+const PING: &str = "ping";
 /// The answer to it.
 const PONG: &str = "pong";
 /// What the key of a job's hash begins with.
@@ -26,7 +26,7 @@ const RECORD: &str = "hero:job:";
 /// What the key of a job's replies begins with.
 const REPLY: &str = "hero:q:reply:";
 /// States of a job that has ended.
-const ENDED: [&[u8]; 2] = [b"finished", b"error"];
+const ENDED: &[&str] = &["finished", "error"];
 /// Longest text of a wrong value that is told.
 const SHOWN_CHARS: usize = 40;
 
@@ -52,15 +52,28 @@ const FIELDS: &[&str] = &[
 ];
 const FIRST_OF_METADATA: usize = 6;
 
+/// The messages that [`decode`] makes jobs of without further ado.
+const PLAIN: Plain = Plain {
+    payload: "script",
+    timeout: "timeout",
+    retries: "retries",
+    empty: &["output", "error"],
+    metadata: FIELDS.split_at(FIRST_OF_METADATA).1,
+    ended: ENDED,
+    answered: &[PING],
+};
+
 /// The list of one script type.
 #[must_use]
 pub fn source(script_type: &str) -> Source {
     Source {
+        protocol: Protocol::Hero,
         list: Key::spelt(format!("hero:q:work:type:{script_type}")),
         kind: script_type.to_owned(),
         queue: Protocol::Hero.queue(script_type),
         record_prefix: RECORD,
         fields: FIELDS,
+        plain: Some(PLAIN),
     }
 }
 
@@ -102,11 +115,11 @@ pub fn decode(script_type: &str, id: &[u8], found: &Record) -> Message {
         let place = FIELDS.iter().position(|field| *field == name)?;
         values.get(place)?.as_deref().filter(|value| !value.is_empty())
     };
-    if value("status").is_some_and(|status| ENDED.contains(&status)) {
+    if value("status").is_some_and(|status| ENDED.iter().any(|ended| ended.as_bytes() == status)) {
         return Message::Ended;
     }
     let script = value("script");
-    if script == Some(PING) {
+    if script == Some(PING.as_bytes()) {
         return Message::Answered { id: job_id, text: PONG };
     }
     let mut job = NewJob { id: Some(job_id), ..NewJob::new(Protocol::Hero.queue(script_type), script_type, "") };

@@ -129,6 +129,8 @@ pub enum Tell {
 /// A list that messages come in by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
+    /// Whose list it is.
+    pub protocol: Protocol,
     /// The list.
     pub list: Key,
     /// What sort of messages: which jumpscript runs them.
@@ -139,6 +141,29 @@ pub struct Source {
     pub record_prefix: &'static str,
     /// The fields of a record that are read; the first one is its state.
     pub fields: &'static [&'static str],
+    /// Which messages a script may make jobs of by itself; `None` when the codec must be asked about each.
+    pub plain: Option<Plain>,
+}
+
+/// What a message must be like for a script to make the very job of it that the codec would (`store/lua/direct.lua`):
+/// its record is a hash of some fields, its numbers are short and in plain digits, and the rest is as said here. Whatever
+/// is not like that is for the codec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// The field that is the payload; a job has one.
+    pub payload: &'static str,
+    /// The field with the seconds of one attempt; none when it is empty or 0.
+    pub timeout: &'static str,
+    /// The field with the number of further attempts; none when it is empty.
+    pub retries: &'static str,
+    /// Fields that must be empty.
+    pub empty: &'static [&'static str],
+    /// Fields that travel as metadata, behind the system's word and the id.
+    pub metadata: &'static [&'static str],
+    /// States of a record that make no job.
+    pub ended: &'static [&'static str],
+    /// Payloads that make no job.
+    pub answered: &'static [&'static str],
 }
 
 /// What lies where the record of a message should be.

@@ -202,7 +202,7 @@ fn fields(values: Value) -> Vec<Option<Vec<u8>>> {
 }
 
 /// What a system is told and when, as `lua/answer.lua` reads it: a line for each write, tabs between its words.
-fn told(protocol: Protocol) -> String {
+pub(super) fn told(protocol: Protocol) -> String {
     let line = |(moment, tell): &(Moment, Tell)| {
         let mut words = vec![moment.word().to_owned()];
         let mut add = |more: &[&str]| words.extend(more.iter().map(|&word| word.to_owned()));

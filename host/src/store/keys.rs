@@ -124,7 +124,7 @@ pub const TABLE: &[Row] = &[
         "{prefix}:protocols",
         "hash",
         "protocol -> what its programs are told of a job, and when: one write a line (`answer.lua`)",
-        "take_over",
+        "turn, take_over",
         "one field per protocol",
     ),
     row(

@@ -63,10 +63,13 @@ pub use self::records::{JobRecord, QueueInfo};
 pub use self::requeue::{DeadWalk, OfDead};
 pub use self::script::PRODUCER_SCRIPT;
 pub use self::sweep::{Swept, Watched};
-pub use self::turn::{End, LEASE_MAX, Lease, Lost, QueueShare, Reservation, Reserve, SetAside, Settle, Settled, Turn};
+pub use self::turn::{
+    Drawn, End, LEASE_MAX, Lease, Lost, QueueShare, Reservation, Reserve, SetAside, Settle, Settled, Turn,
+};
 use crate::clock::Timestamp;
 use crate::config::RedisTls;
 use crate::job::StoreId;
+use crate::protocol::Source;
 
 /// Most jobs one reserve hands out.
 pub const RESERVE_MAX: u32 = 256;
@@ -153,6 +156,8 @@ pub struct Store {
     at: Option<Timestamp>,
     /// Who acts, for the audit stream.
     who: Arc<str>,
+    /// Other systems' lists that a reserve takes from as well.
+    sources: Arc<[Source]>,
 }
 
 impl Store {
@@ -166,7 +171,15 @@ impl Store {
         let notes = server::check(&link).await?;
         let keys = if link.place().is_cluster() { cluster_keys(options, keys)? } else { keys };
         server::check_layout(&link, &keys).await?;
-        Ok(Self { id, link, keys: Arc::new(keys), notes: Arc::new(notes), at: None, who: "a program".into() })
+        Ok(Self {
+            id,
+            link,
+            keys: Arc::new(keys),
+            notes: Arc::new(notes),
+            at: None,
+            who: "a program".into(),
+            sources: [].into(),
+        })
     }
 
     /// Whether the server belongs to a Redis Cluster, where all keys must share the prefix's hash tag.
@@ -228,6 +241,18 @@ impl Store {
     #[must_use]
     pub fn at(&self, now: Timestamp) -> Self {
         Self { at: Some(now), ..self.clone() }
+    }
+
+    /// A handle whose reserves also take what lies plain in these lists, when the queues of their jobs have nothing else
+    /// to give ([`crate::protocol::Plain`]). All other messages are for [`Store::take_over`].
+    #[must_use]
+    pub fn taking_from(&self, sources: impl IntoIterator<Item = Source>) -> Self {
+        Self { sources: sources.into_iter().filter(|source| source.plain.is_some()).collect(), ..self.clone() }
+    }
+
+    /// The queues of the lists that reserves take from.
+    pub fn queues_taken_from(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().map(|source| source.queue.as_str())
     }
 }
 

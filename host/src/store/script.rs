@@ -39,6 +39,7 @@ script!(
     "settle.lua",
     "due.lua",
     "checked.lua",
+    "direct.lua",
     "reserve.lua",
     "turn.lua"
 );
@@ -118,6 +119,11 @@ impl<'a> Lanes<'a> {
                 self.0.len()
             }
         }
+    }
+
+    /// The place of a queue; 0 when it has none.
+    pub(super) fn known(&self, queue: &str) -> usize {
+        self.0.iter().position(|known| *known == queue).map_or(0, |n| n + 1)
     }
 
     /// The name at a place that a script answered.
@@ -259,12 +265,14 @@ fn metadata_text(metadata: &[(String, String)]) -> String {
     serde_json::Value::Object(object).to_string()
 }
 
-/// The pairs of a `metadata` field. What is no JSON object is no metadata; values that are not text are shown as JSON.
+/// The pairs of a `metadata` field. What is no JSON object is no metadata; values that are not text are shown as JSON,
+/// and bytes that are no UTF-8 as replacement characters: other systems' texts are stored as they are.
 pub(super) fn metadata_pairs(text: &[u8]) -> Vec<(String, String)> {
     if text.is_empty() {
         return Vec::new();
     }
-    let Ok(object) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(text) else {
+    let text = String::from_utf8_lossy(text);
+    let Ok(object) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text) else {
         return Vec::new();
     };
     let shown = |value: serde_json::Value| match value {
@@ -435,6 +443,7 @@ mod tests {
             super::metadata_pairs(b"{\"a\":\"b\",\"n\":1}"),
             [("a".to_owned(), "b".to_owned()), ("n".to_owned(), "1".to_owned())]
         );
+        assert_eq!(super::metadata_pairs(b"{\"a\":\"\xff\"}"), [("a".to_owned(), "\u{fffd}".to_owned())]);
         for odd in [&b""[..], b"[]", b"{", b"\xff"] {
             assert_eq!(super::metadata_pairs(odd), []);
         }

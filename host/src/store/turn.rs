@@ -12,11 +12,12 @@ use redis::Value;
 
 use super::keys::Keys;
 use super::script::{self, Call, Lanes, Reply};
-use super::{Error, RESERVE_MAX, SETTLE_MAX, Store};
+use super::{Error, RESERVE_MAX, SETTLE_MAX, Store, foreign};
 use crate::clock::Timestamp;
 use crate::effects::{Effect, Effects};
 use crate::job::{JobId, Reserved, TIMEOUT_MAX};
 use crate::jumpscript::Digest;
+use crate::protocol::Source;
 use crate::retry::RetryWish;
 
 /// Longest lease.
@@ -71,6 +72,8 @@ pub struct Reservation {
     pub broken: Vec<(String, String)>,
     /// Queues that give nothing at the moment, because they are paused or their concurrency is used up.
     pub closed: Vec<String>,
+    /// What came of the lists of other systems that belong to these queues ([`Store::taking_from`]).
+    pub drawn: Vec<(String, Drawn)>,
     /// Whether more jobs may be waiting in the queues that are open: ask again at once when there is room.
     pub is_more: bool,
     /// The revision of the published jumpscripts; compare for equality only. 0 when nothing is published.
@@ -79,6 +82,18 @@ pub struct Reservation {
     pub next_due_ms: Option<i64>,
     /// The server's clock.
     pub now_ms: i64,
+}
+
+/// How a reserve fared with a list of another system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Drawn {
+    /// It cannot take what comes next in the list, or nothing at all now: that is for [`Store::take_over`].
+    #[default]
+    Left,
+    /// It has emptied the list.
+    Empty,
+    /// It got as much as it had room for.
+    More,
 }
 
 /// A record that was not run.
@@ -241,7 +256,17 @@ impl Store {
         for share in reserve.iter().flat_map(|reserve| &reserve.queues) {
             lanes.place(&share.queue);
         }
-        let mut call = self.call(&script::TURN, &lanes, &[]);
+        let asked = |source: &&Source| {
+            reserve.is_some_and(|reserve| reserve.queues.iter().any(|share| share.queue == source.queue))
+        };
+        let sources: Vec<&Source> = self.sources.iter().filter(asked).collect();
+        let lists: Vec<String> =
+            sources.iter().map(|source| String::from_utf8_lossy(source.list.as_bytes()).into_owned()).collect();
+        let mut call = self.call(&script::TURN, &lanes, &lists);
+        call.arg(sources.len());
+        for source in sources {
+            write_source(&mut call, lanes.known(&source.queue), source);
+        }
         write_settles(&mut call, &self.keys, &mut lanes, settles);
         match reserve {
             None => {
@@ -282,7 +307,8 @@ impl Store {
         let broken = reasons(reply.nested()?, lanes)?;
         let closed = reasons(reply.nested()?, lanes)?.into_iter().map(|(queue, _)| queue).collect();
         let is_more = reply.count()? == 1;
-        Ok(Reservation { jobs, taken_per_queue, set_aside, broken, closed, is_more, rev, next_due_ms, now_ms })
+        let drawn = drawn(reply.nested()?, lanes)?;
+        Ok(Reservation { jobs, taken_per_queue, set_aside, broken, closed, drawn, is_more, rev, next_due_ms, now_ms })
     }
 
     fn reserved(
@@ -607,6 +633,32 @@ fn write_reserve<'a>(call: &mut Call, lanes: &mut Lanes<'a>, reserve: &'a Reserv
         let place = lanes.place(&share.queue);
         call.arg(place).arg(share.take);
     }
+}
+
+/// A list of another system as `lua/direct.lua` reads it.
+fn write_source(call: &mut Call, place: usize, source: &Source) {
+    let Some(plain) = &source.plain else { return };
+    let state = source.fields.first().copied().unwrap_or_default();
+    call.arg(place).arg(source.protocol.word()).arg(foreign::told(source.protocol));
+    call.arg(&source.kind).arg(source.record_prefix);
+    call.arg(4 + plain.empty.len() + plain.metadata.len()).arg(plain.empty.len());
+    call.arg(state).arg(plain.payload).arg(plain.timeout).arg(plain.retries).arg(plain.empty).arg(plain.metadata);
+    call.arg(plain.ended.len()).arg(plain.ended).arg(plain.answered.len()).arg(plain.answered);
+}
+
+/// What came of the lists of other systems.
+fn drawn(mut reply: Reply, lanes: &Lanes<'_>) -> Result<Vec<(String, Drawn)>, Error> {
+    let mut found = Vec::with_capacity(reply.len() / 2);
+    while !reply.is_empty() {
+        let queue = lanes.name(reply.count()? as usize);
+        let drawn = match reply.count()? {
+            1 => Drawn::Empty,
+            2 => Drawn::More,
+            _ => Drawn::Left,
+        };
+        found.push((queue, drawn));
+    }
+    Ok(found)
 }
 
 /// One answer of `lua/settle.lua` or `lua/fence.lua`.

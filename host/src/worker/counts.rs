@@ -8,6 +8,12 @@ use crate::outcome::{Outcome, Usage};
 use crate::store::{End, Settle, Settled};
 
 impl Worker {
+    /// Notes the revision of what is published, which rides back with every reserve.
+    pub(super) fn saw_revision(&self, rev: u64) {
+        self.metrics.revision.set(rev);
+        self.seen.send_if_modified(|seen| std::mem::replace(&mut seen.rev, rev) != rev);
+    }
+
     /// A first hand-out: how long the job has waited for it.
     pub(super) fn count_wait(&self, job: &Reserved, now: Timestamp) {
         if let (Some(created), 0, 0..=1) = (job.created_at, job.attempts, job.deliveries)

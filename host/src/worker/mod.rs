@@ -12,6 +12,7 @@
 mod broken;
 mod counts;
 mod crowd;
+mod draws;
 mod held;
 mod peeks;
 mod redis_state;
@@ -37,6 +38,7 @@ pub use self::settle::{ERROR_BYTES_MAX, LOG_BYTES_MAX, SettlePolicy};
 pub use self::weights::Weights;
 
 use self::crowd::Crowd;
+use self::draws::Draws;
 use self::held::{Held, HeldJobs};
 use self::peeks::Peeks;
 use self::redis_state::RedisState;
@@ -163,6 +165,7 @@ pub struct Worker {
     /// Queues that cannot be served, with the reason, and when that was last seen.
     broken: HashMap<String, (String, Instant)>,
     faults: watch::Sender<Vec<String>>,
+    draws: Draws,
     signals: mpsc::Receiver<Signal>,
     /// The server's clock in milliseconds, and when it was read.
     server_clock: Option<(i64, Instant)>,
@@ -243,6 +246,7 @@ impl Worker {
             seen: watch::Sender::new(Seen::default()),
             broken: HashMap::new(),
             faults: watch::Sender::new(Vec::new()),
+            draws: Draws::of(&store),
             signals: wake::listen(store.subscribe()),
             server_clock: None,
             on_attempt: None,
@@ -508,6 +512,7 @@ impl Worker {
             tracing::warn!(job = %aside.id, queue = %aside.queue, reason = %aside.reason, "record set aside");
         }
         self.saw_broken(&reservation.broken);
+        self.draws.tell(&reservation.drawn);
         // Else it is the answer of a turn that was repeated without its reserve: it says nothing.
         if reservation.now_ms > 0 {
             self.saw_revision(reservation.rev);
@@ -520,11 +525,6 @@ impl Worker {
                 self.start(job);
             }
         }
-    }
-
-    fn saw_revision(&self, rev: u64) {
-        self.metrics.revision.set(rev);
-        self.seen.send_if_modified(|seen| std::mem::replace(&mut seen.rev, rev) != rev);
     }
 
     fn start(&mut self, job: Reserved) {

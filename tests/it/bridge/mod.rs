@@ -1,5 +1,6 @@
 //! Other systems' messages: what their programs push is run here and answered there.
 
+mod direct;
 mod ends;
 mod fleet;
 mod flows;

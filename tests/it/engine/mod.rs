@@ -120,7 +120,7 @@ pub(crate) fn job(id: &str, queue: &str) -> NewJob {
 }
 
 /// A reserve of up to `limit` jobs of one queue, with everything due brought back first.
-fn ask(queue: &str, limit: u32) -> Reserve {
+pub(crate) fn ask(queue: &str, limit: u32) -> Reserve {
     Reserve {
         queues: vec![QueueShare { queue: queue.to_owned(), take: limit }],
         limit,

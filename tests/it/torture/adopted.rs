@@ -106,7 +106,8 @@ pub(super) async fn hero(size: Size) -> Row {
 
 /// Pushes messages as a supervisor does, spread over a time.
 async fn push(mut raw: MultiplexedConnection, n_jobs: usize, time: Duration) -> Vec<Message> {
-    const BATCH: usize = 50;
+    // More than a bridge takes over at once: the rest is for the workers to take themselves.
+    const BATCH: usize = 300;
     let started = Instant::now();
     let messages: Vec<Message> = (0..n_jobs).map(Message::new).collect();
     for (n, batch) in messages.chunks(BATCH).enumerate() {

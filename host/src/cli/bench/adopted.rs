@@ -89,9 +89,12 @@ impl Bench {
         );
         let (stop, stopped) = watch::channel(false);
         let bridge = Arc::new(Hero::new(&[TYPE.to_owned()]));
-        let service = Service::new(self.store.clone(), bridge, "bench", Faults::default());
+        // As a host does it: the worker takes from the list itself what it can, the bridge the rest.
+        let taking = Self { store: self.store.taking_from([source.clone()]), ..self.clone() };
+        let worker = taking.worker(&source.queue, counted);
+        let service = Service::new(self.store.clone(), bridge, "bench", Faults::default()).beside(worker.drawn());
         let bridging = tokio::spawn(service.run(stopped));
-        let worked = self.work(&source.queue, &handled, counted).await;
+        let worked = self.work_by(worker, &handled).await;
         stop.send_replace(true);
         bridging.await.map_err(|error| Failure::new(format!("the bridge failed: {error}")))?;
         let (drain, n_done) = worked?;

@@ -42,6 +42,7 @@ pub(super) async fn connect(url: &str) -> Result<Store, Failure> {
 }
 
 /// What all measurements share.
+#[derive(Clone)]
 pub(super) struct Bench {
     pub(super) store: Store,
     pub(super) url: String,
@@ -162,7 +163,11 @@ impl Bench {
         handled: &Handled,
         executor: Arc<dyn Executor>,
     ) -> Result<(Drain, u64), Failure> {
-        let worker = self.worker(queue, executor);
+        self.work_by(self.worker(queue, executor), handled).await
+    }
+
+    /// The same by a worker that was made before.
+    pub(super) async fn work_by(&self, worker: Worker, handled: &Handled) -> Result<(Drain, u64), Failure> {
         let (stop, stopped) = watch::channel(false);
         let commands_before = self.store.command_times().await?;
         let (host_before, redis_before, started) = (own_cpu(), self.store.server_cpu().await?, Instant::now());

@@ -2,7 +2,8 @@
 --
 -- Every queue gives up to its quota; what is left over is filled in the order of the queues. A queue whose lists give
 -- less than they are asked for makes up for it with scheduled jobs that are due, so these come back as fast as they can
--- be run, and no faster (64 a call); what a sweep does is only for queues that always have ready jobs. A record that
+-- be run, and no faster (64 a call), and after them with what other systems have pushed for it (direct.lua); what a sweep
+-- does is only for queues that always have ready jobs. A record that
 -- cannot be run goes to the DLQ with a reason that names the field, or is set aside when it is not ours to change; it
 -- never stops the batch, and no hash is made for an id that has none.
 --
@@ -12,7 +13,8 @@
 --          digest or empty), jobs (5 entries each: kind, id, payload, created at, extra or 0), extras (8 entries each:
 --          attempts, max attempts, timeout in nanoseconds, deliveries, content type, metadata, first and longest delay
 --          of retries in milliseconds; without one they are 0, not given, not given, 1, empty, empty, not given twice), jobs per queue, set aside (4 entries each), broken queues (index
---          and reason), closed queues (index, and why nothing is taken: paused or full), 1 when more may be waiting
+--          and reason), closed queues (index, and why nothing is taken: paused or full), 1 when more may be waiting,
+--          what came of lists of other systems (index of the queue; 0 left to others, 1 empty now, 2 there may be more)
 
 parts.reserve = function()
   -- How often one list is asked again in a call, because what it gave could not be handed out.
@@ -165,10 +167,11 @@ parts.reserve = function()
     return most
   end
 
-  -- Takes up to `most` from a share's queue: from its lists, and then of what is due.
+  -- Takes up to `most` from a share's queue: from its lists, then of what is due, then from another system's list.
   local function draw(r, share, most)
     local left = draw_ready(r, share, most)
     if not share.is_empty then
+      share.q.drawn = share.room > 0 and 2 or 0
       return
     end
     local wanted = math.min(left, r.may_promote)
@@ -177,9 +180,12 @@ parts.reserve = function()
     if n_due > 0 then
       write_ends()
       share.lists = lists_of(share.q)
-      draw_ready(r, share, left)
+      left = draw_ready(r, share, left)
     end
     share.is_empty = share.is_empty and n_due < wanted
+    if share.q.source and share.is_empty then
+      part('direct').draw(r, share, math.min(left, share.room))
+    end
   end
 
   return function()
@@ -230,7 +236,7 @@ parts.reserve = function()
         draw(r, share, limit - r.n_jobs)
       end
     end
-    local is_more = 0
+    local is_more, drawn = 0, {}
     for _, share in ipairs(shares) do
       if share.room == 0 then
         shut[#shut + 1], shut[#shut + 2] = share.q.index, 'full'
@@ -242,7 +248,12 @@ parts.reserve = function()
         next_ms = due
       end
     end
+    for _, q in ipairs(queues) do
+      if q.source then
+        drawn[#drawn + 1], drawn[#drawn + 2] = q.index, q.drawn
+      end
+    end
     return { whole(now_ms), revision(), next_ms and whole(math.ceil(next_ms)) or '', r.kinds, r.jobs, r.extras,
-      r.taken, asides, broken, shut, is_more }
+      r.taken, asides, broken, shut, is_more, drawn }
   end
 end

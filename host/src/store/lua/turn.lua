@@ -1,9 +1,13 @@
 -- One turn of a host: ends a batch of attempts, then takes a batch of jobs.
 --
--- KEYS     head.lua
--- ARGV     head.lua, then settle.lua, then reserve.lua
+-- KEYS     head.lua, then lists of other systems (direct.lua)
+-- ARGV     head.lua, then number of these lists and what is said of them (direct.lua), then settle.lua, then reserve.lua
 -- Returns  answers of settle.lua; answer of reserve.lua, nil when none was wanted
 
+local n_sources = take_number()
+if n_sources > 0 then
+  part('direct').take_sources(n_sources)
+end
 local n_groups = take_number()
 local answers = n_groups > 0 and part('settle')(n_groups) or {}
 -- What the settles gave back can be taken again in the same turn.

@@ -22,7 +22,7 @@ type Files = &'static [(&'static str, &'static str)];
 /// The scripts of the model's operations, joined as the store joins them.
 const SCRIPTS: [Files; 5] = [
     lua!("head.lua" "limits.lua" "withdraw.lua" "write_job.lua" "answer.lua" "enqueue.lua"),
-    lua!("head.lua" "dead.lua" "limits.lua" "withdraw.lua" "write_job.lua" "effects.lua" "answer.lua" "fence.lua" "settle.lua" "due.lua" "checked.lua" "reserve.lua" "turn.lua"),
+    lua!("head.lua" "dead.lua" "limits.lua" "withdraw.lua" "write_job.lua" "effects.lua" "answer.lua" "fence.lua" "settle.lua" "due.lua" "checked.lua" "direct.lua" "reserve.lua" "turn.lua"),
     lua!("head.lua" "fence.lua" "extend.lua"),
     lua!("head.lua" "dead.lua" "limits.lua" "answer.lua" "due.lua" "watch.lua" "sweep.lua"),
     lua!("head.lua" "answer.lua" "of_dead.lua" "audit.lua" "requeue.lua"),
