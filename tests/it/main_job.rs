@@ -145,7 +145,7 @@ async fn a_manifest_says_how_its_jobs_are_retried_and_a_job_may_say_otherwise() 
     std::fs::copy(guests::path("end"), &file).unwrap();
     let publish = || world.cli(&["publish", file.to_str().unwrap()]).run();
     std::fs::write(&manifest, "[retry]\nbase = '0s'\n").unwrap();
-    let said = publish().fails(1);
+    let said = publish().fails(2);
     assert!(said.contains("`retry.base`"), "{said}");
     std::fs::write(&manifest, "[retry]\nbase = '1ms'\ncap = '5ms'\nmax_attempts = 7\n").unwrap();
     publish().ok();

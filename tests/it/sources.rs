@@ -77,7 +77,7 @@ async fn a_text_that_its_interpreter_cannot_read_leaves_the_old_one_live() {
     world.run(&["publish", interpreter.to_str().unwrap(), &good]).ok();
     let live = world.store.route("sum").await.unwrap();
     let bad = world.put("sum.rhai", "let a = 1;\nlet = 2;");
-    let said = world.run(&["publish", &bad]).fails(1);
+    let said = world.run(&["publish", &bad]).fails(2);
     assert!(said.contains("sum.rhai line 2: "), "{said}");
     assert_eq!(world.store.route("sum").await.unwrap(), live);
 }

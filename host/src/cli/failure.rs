@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::{Output, print};
+use crate::ports::PublishError;
 
 /// The end of a command that did not do what it was asked for.
 #[derive(Debug)]
@@ -27,6 +28,11 @@ impl Failure {
     /// The exit code.
     pub(super) const fn code(&self) -> u8 {
         self.code
+    }
+
+    /// Whether another try may help.
+    pub(super) const fn is_away(&self) -> bool {
+        self.code == AWAY
     }
 
     /// A failure with exit code 1.
@@ -115,6 +121,17 @@ impl From<crate::host::Error> for Failure {
             crate::host::Error::Sandbox(error) => error.into(),
             crate::host::Error::Other(text) => Self::from_text(&text),
         }
+    }
+}
+
+impl From<PublishError> for Failure {
+    /// What is refused is what was given: it is wrong, not the try.
+    fn from(error: PublishError) -> Self {
+        let code = match error {
+            PublishError::Refused(_) => USAGE,
+            PublishError::Unavailable(_) => AWAY,
+        };
+        Self { code, ..Self::from_text(&error.to_string()) }
     }
 }
 

@@ -55,12 +55,12 @@ pub(super) async fn run(global: Global, args: PublishArgs) -> Result<ExitCode, F
         let first_tier = FirstTier { is_optimised: false, ..options.first_tier };
         publisher = publisher.checking(Sandbox::new(Options { pool_size: 1, first_tier, ..options })?);
     }
-    let mut n_failed = 0;
+    let mut worst = None;
     for (file, candidate) in found {
         let published = match candidate {
             Ok(candidate) => {
                 let published = Publisher::publish(&publisher, candidate, PublishRule::Always).await;
-                published.map_err(|error| Failure::from_text(&error.to_string()))
+                published.map_err(Failure::from)
             }
             Err(failure) => Err(failure),
         };
@@ -75,12 +75,13 @@ pub(super) async fn run(global: Global, args: PublishArgs) -> Result<ExitCode, F
                 })),
             },
             Err(failure) => {
-                n_failed += 1;
+                // Away before failed before refused: the most that another try may help.
+                worst = worst.max(Some((failure.is_away(), failure.code() == FAILED, failure.code())));
                 let _code = failure.print(global.output);
             }
         }
     }
-    Ok(ExitCode::from(if n_failed == 0 { 0 } else { FAILED }))
+    Ok(ExitCode::from(worst.map_or(0, |(_, _, code)| code)))
 }
 
 /// The Wasm files that a path stands for: itself, or those of a folder (not of its subfolders).

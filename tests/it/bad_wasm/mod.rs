@@ -95,7 +95,7 @@ impl Stage {
     /// Refused when it is published, with these words and a hint, and nothing is written; put there by force it runs
     /// no job, and the job says the same.
     async fn refuses(&self, wasm: &[u8], words: &[&str]) {
-        let said = self.publish(wasm).fails(1);
+        let said = self.publish(wasm).fails(2);
         for word in words {
             assert!(said.contains(word), "`{word}` in: {said}");
         }

@@ -66,13 +66,13 @@ async fn a_grant_for_another_digest_does_nothing() {
     world.file("ask", "env = ['HOME']");
     let other = world.digest("ask");
     world.cli(&["grants", "allow", &other.to_string(), "--env", "*"]).run().ok();
-    world.publish("ask", "env = ['PATH']").fails(1);
+    world.publish("ask", "env = ['PATH']").fails(2);
     // The text of a true grant under a digest that it is not for.
     let mut raw = world.redis.raw().await;
     let key = format!("{}:grants", world.prefix);
     let text: String = raw.hget(&key, other.to_string()).await.unwrap();
     let () = raw.hset(&key, world.digest("ask").to_string(), text).await.unwrap();
-    world.publish("ask", "env = ['PATH']").fails(1);
+    world.publish("ask", "env = ['PATH']").fails(2);
     let listed = world.cli(&["grants", "ls"]).run();
     assert!(listed.stderr.contains("grants nothing"), "{}", listed.stderr);
 }

@@ -7,7 +7,7 @@ use crate::support::program::Invocation;
 fn what_nobody_has_granted_is_not_published_and_the_hint_grants_it() {
     for (line, flag) in KINDS {
         let world = World::new();
-        let said = world.publish("ask", line).fails(1);
+        let said = world.publish("ask", line).fails(2);
         let expected = format!("wasmhost grants allow {} {flag}", world.digest("ask"));
         assert_eq!(command(&said), expected, "{said}");
         assert!(!world.cli(&["scripts", "ls"]).run().ok().contains("ask"), "{line}: nothing is live");
@@ -20,10 +20,10 @@ fn what_nobody_has_granted_is_not_published_and_the_hint_grants_it() {
 fn a_manifest_with_an_unknown_permission_names_the_nearest_word() {
     let world = World::new();
     for (line, nearest) in [("file = ['x']", "`files`"), ("envs = []", "`env`"), ("stat = []", "`state`")] {
-        let said = world.publish("ask", line).fails(1);
+        let said = world.publish("ask", line).fails(2);
         assert!(said.contains("did you mean") && said.contains(nearest), "{line}: {said}");
     }
-    let said = world.publish("ask", "state = ['a:rx']").fails(1);
+    let said = world.publish("ask", "state = ['a:rx']").fails(2);
     assert!(said.contains("`a:rx`") && said.contains("`:ro`"), "{said}");
     let config = world.config("[permissions.'*']\nenvs = ['X']\n");
     let said = Invocation::new(["doctor", "--config", &config]).run().fails(2);
