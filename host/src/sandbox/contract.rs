@@ -18,7 +18,6 @@ use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
 use super::guest::{Guest, component_wasi};
 use super::host_calls::host_call;
-use super::http::Client;
 use crate::ports::Level;
 
 mod generated {
@@ -39,6 +38,7 @@ mod generated {
             "wasmhost:jumpscript/facts.disks": async | trappable,
             "wasmhost:jumpscript/facts.processes": async | trappable,
             "wasmhost:jumpscript/facts.health": async | trappable,
+            "wasmhost:jumpscript/http": async,
         },
         exports: { default: async },
         with: { "wasi:keyvalue/store.bucket": crate::sandbox::state::OpenBucket },
@@ -49,10 +49,10 @@ pub(super) use generated::wasi::config::store as config;
 pub(super) use generated::wasi::keyvalue::{atomics, batch, store};
 use generated::wasi::logging::logging;
 pub(super) use generated::wasmhost::jumpscript::facts;
-pub(super) use generated::wasmhost::jumpscript::jobs;
 use generated::wasmhost::jumpscript::progress;
 pub(super) use generated::wasmhost::jumpscript::secrets;
 pub(super) use generated::wasmhost::jumpscript::types;
+pub(super) use generated::wasmhost::jumpscript::{http, jobs};
 pub(super) use generated::{Jumpscript, JumpscriptPre};
 
 /// The WASI part of a component's store. A component that computes and returns never asks for it, so it is made when
@@ -71,8 +71,7 @@ impl WasiHttpView for Guest<Wasi> {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         self.limits.count_host_call();
         let (_, table) = self.wasi.get_or_insert_with(|| component_wasi(&self.log, &self.granted));
-        // A script that imports HTTP has brought its client; without one nothing is granted.
-        let client = self.http.get_or_insert_with(|| Box::new(Client::new(None, &self.log)));
+        let client = self.http.client(&self.log);
         WasiHttpCtxView { table, ctx: &mut client.context, hooks: &mut client.calls }
     }
 }

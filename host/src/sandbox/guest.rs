@@ -11,7 +11,7 @@ use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 
 use super::cancel::CancelFlag;
-use super::http::Client;
+use super::http::Http;
 use super::limits::Limits;
 use super::output::{Log, LogStream, ResultStream, Source};
 use super::run::Call;
@@ -39,9 +39,9 @@ pub(super) struct Guest<W> {
     pub(super) granted: Arc<Granted>,
     /// What the node gives; a script that cannot ask for it has none.
     pub(super) supply: Option<Arc<dyn Supply>>,
-    /// Made for a script that can send requests; `None` costs the others nothing.
-    pub(super) http: Option<Box<Client>>,
-    /// Made for a script that can use state or enqueue; the same.
+    /// Its client, once it sends a request.
+    pub(super) http: Http,
+    /// Made for a script that can use state or enqueue; `None` costs the others nothing.
     pub(super) transaction: Option<Box<Transaction>>,
 }
 
@@ -167,7 +167,7 @@ pub(super) fn tests_store(engine: &Engine) -> Store<Guest<WasiP1Ctx>> {
         cancel,
         granted: Granted::none(),
         supply: None,
-        http: None,
+        http: Http::default(),
         transaction: None,
     }
     .into_store(engine)

@@ -43,7 +43,7 @@ pub struct Import {
 }
 
 /// What a component may import: interface, version (a track such as `0.2`, or exact), what it is for.
-const INTERFACES: [(&str, &str, &str); 32] = [
+const INTERFACES: [(&str, &str, &str); 33] = [
     ("wasi:io/error", "0.2", "streams"),
     ("wasi:io/poll", "0.2", "streams"),
     ("wasi:io/streams", "0.2", "streams"),
@@ -79,6 +79,7 @@ const INTERFACES: [(&str, &str, &str); 32] = [
 ];
 
 /// What comes with an interpreter: a shared library may import it, whether the program calls it or not. Linked, and
+    ("wasmhost:jumpscript/http", "0.1", "HTTP requests, as far as permitted"),
 /// every call of it is refused; a file that is linked as one has only what it calls, and is refused itself.
 const OF_LIBRARIES: [&str; 7] = [
     "wasi:sockets/instance-network",

@@ -16,7 +16,7 @@ use wasmtime::{Engine, Store};
 use super::cancel::CancelFlag;
 use super::contract::types;
 use super::guest::{Guest, command_wasi, core_wasi};
-use super::http::Client;
+use super::http::Http;
 use super::limits::Limits;
 use super::options::{MEMORY_BYTES_MAX, Options};
 use super::output::{Log, ResultStream};
@@ -136,7 +136,7 @@ pub(super) async fn run(script: &Script, mut call: Call, options: &Options) -> F
     let cancel = call.cancel.clone();
     let mut usage = Usage::default();
     let granted = Arc::clone(&call.granted);
-    let http = script.http(&granted, &log);
+    let http = script.http(&granted);
     let pending = script.transaction(&call, &granted, &log);
     let supply = call.supply.clone();
     let mut attempt =
@@ -249,7 +249,7 @@ struct Attempt<'a> {
     log: &'a Log,
     granted: Arc<Granted>,
     supply: Option<Arc<dyn Supply>>,
-    http: Option<Box<Client>>,
+    http: Http,
     pending: Option<Box<Transaction>>,
     usage: &'a mut Usage,
 }
@@ -258,7 +258,7 @@ impl Attempt<'_> {
     fn store<W: Send + 'static>(&mut self, engine: &Engine, wasi: W, limits: Limits) -> Store<Guest<W>> {
         let (log, cancel) = (self.log.clone(), self.cancel.clone());
         let granted = Arc::clone(&self.granted);
-        let (supply, http, transaction) = (self.supply.take(), self.http.take(), self.pending.take());
+        let (supply, http, transaction) = (self.supply.take(), std::mem::take(&mut self.http), self.pending.take());
         Guest { wasi, limits, log, deadline: self.deadline, cancel, granted, supply, http, transaction }
             .into_store(engine)
     }

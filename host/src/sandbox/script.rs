@@ -11,7 +11,7 @@ use super::contract::{JumpscriptPre, Wasi};
 use super::engine::Tier;
 use super::error::Error;
 use super::guest::Guest;
-use super::http::{Client, Grant, Network};
+use super::http::{Grant, Http, Network};
 use super::output::Log;
 use super::run::Call;
 use super::state::{Shared, Transaction};
@@ -72,7 +72,7 @@ pub(super) struct Label {
 }
 
 /// What a script that sends requests imports.
-const HTTP: [&str; 1] = ["wasi:http/outgoing-handler@"];
+const HTTP: [&str; 2] = ["wasi:http/outgoing-handler@", "wasmhost:jumpscript/http@"];
 /// What a script imports that uses state or enqueues jobs.
 const STATE_AND_JOBS: [&str; 2] = ["wasi:keyvalue/", "wasmhost:jumpscript/jobs@"];
 
@@ -184,10 +184,10 @@ impl Script {
     }
 
     /// The HTTP of one attempt.
-    pub(super) fn http(&self, granted: &Arc<Granted>, log: &Log) -> Option<Box<Client>> {
-        let (requested, network) = self.http.as_ref()?;
-        let grant = Grant::new(Arc::clone(requested), Arc::clone(granted), Arc::clone(network));
-        Some(Box::new(Client::new(Some(grant), log)))
+    pub(super) fn http(&self, granted: &Arc<Granted>) -> Http {
+        let Some((requested, network)) = &self.http else { return Http::default() };
+        let (requested, network) = (Arc::clone(requested), Arc::clone(network));
+        Http::granted(Grant { requested, granted: Arc::clone(granted), network })
     }
 
     /// Whether it uses state or enqueues jobs.

@@ -1,5 +1,5 @@
 """What a jumpscript in Python needs beside the language: typed jobs, errors, log, progress, state, further jobs, the
-node's configuration and secrets.
+node's configuration and secrets, HTTP.
 
     import wasmhost
 
@@ -18,6 +18,7 @@ from functools import cached_property
 
 from componentize_py_types import Err
 from wit_world.imports import atomics as _atomics
+from wit_world.imports import http as _http
 from wit_world.imports import jobs as _jobs
 from wit_world.imports import logging as _logging
 from wit_world.imports import progress as _progress
@@ -73,11 +74,15 @@ class Refused(Exception):
 
 
 @contextmanager
-def _asking(what):
+def _asking(what, denied="access-denied"):
     try:
         yield
     except Err as error:
-        raise Refused(f"{what}: {getattr(error.value, 'value', type(error.value).__name__)}") from None
+        said = getattr(error.value, "value", None)
+        if said is None:
+            name = type(error.value).__name__.removeprefix("Error_")
+            said = f"{denied} (the job's log says what would allow it)" if name in ("AccessDenied", "Denied") else name
+        raise Refused(f"{what}: {said}") from None
 
 
 class State:
@@ -85,32 +90,34 @@ class State:
     `State()`, the job's own. What is written commits with the result. Values are JSON."""
 
     def __init__(self, name=""):
-        self._name = name
-        with _asking(f"state {name}"):
+        self._called = f"state {name}" if name else "the job's state"
+        with _asking(self._called):
             self._bucket = _store.open(name)
 
     def get(self, key, default=None):
-        with _asking(f"state {self._name}, key {key}"):
+        with _asking(f"{self._called}, key {key}"):
             value = self._bucket.get(key)
         return default if value is None else json.loads(value)
 
     def set(self, key, value):
-        with _asking(f"state {self._name}, key {key}"):
+        with _asking(f"{self._called}, key {key}"):
             self._bucket.set(key, json.dumps(value, ensure_ascii=False).encode())
 
     def delete(self, key):
-        with _asking(f"state {self._name}, key {key}"):
+        with _asking(f"{self._called}, key {key}"):
             self._bucket.delete(key)
 
     def increment(self, key, by=1):
-        with _asking(f"state {self._name}, key {key}"):
+        with _asking(f"{self._called}, key {key}"):
             return _atomics.increment(self._bucket, key, by)
 
 
-def enqueue(queue, job_type, payload, *, content_type="", metadata=(), delay_ms=None, run_at_ms=None,
+def enqueue(queue, job_type, payload, *, content_type=None, metadata=(), delay_ms=None, run_at_ms=None,
             idempotency_key=None, priority=None, limit_key=None, max_attempts=None, timeout_ms=None):
     """Enqueues a job when this one is done, and gives its id. The manifest requests the queue
     (`[permissions] enqueue`). A text is the payload itself, other values become JSON."""
+    if content_type is None:
+        content_type = "" if _is_raw(payload) else "application/json"
     options = _jobs.Options(content_type, list(metadata), delay_ms, run_at_ms, idempotency_key, priority, limit_key,
                             max_attempts, timeout_ms)
     payload = payload.encode() if isinstance(payload, str) else _bytes(payload)
@@ -134,6 +141,65 @@ def secret(name):
 def cancelled():
     """Whether the host is shutting down and waits for this job: a long one then raises `Retry`."""
     return _jobs.cancelled()
+
+
+def _is_raw(value):
+    """Whether a value is sent as it is: nothing, a text, bytes."""
+    return value is None or isinstance(value, (str, bytes, bytearray, memoryview))
+
+
+class Answer:
+    """What came back: `status`, `headers` (a dictionary; names in lower case), `body` (bytes), `text`, `json`, and
+    `is_success` (a status of 200 to 299). A status such as 404 is an answer, not an error."""
+
+    def __init__(self, answer, called):
+        self.status = answer.status
+        self.headers = {}
+        for name, value in answer.headers:
+            value = bytes(value).decode(errors="replace")
+            self.headers[name] = f"{self.headers[name]}, {value}" if name in self.headers else value
+        self.body = bytes(answer.body)
+        self._called = called
+
+    @property
+    def is_success(self):
+        return 200 <= self.status < 300
+
+    @cached_property
+    def text(self):
+        return self.body.decode(errors="replace")
+
+    @cached_property
+    def json(self):
+        try:
+            return json.loads(self.text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{self._called}: the answer is not JSON: {error}") from None
+
+
+class http:
+    """HTTP requests. The manifest requests the place (`[permissions] http = ["api.example.com:443"]`), and the node
+    allows it (`--allow-http`). A body that is a text or bytes is sent as it is, anything else as JSON. Redirects are not
+    followed; when there is no answer, `Refused` says why."""
+
+    @staticmethod
+    def get(url, headers=None):
+        return http.request("GET", url, headers=headers)
+
+    @staticmethod
+    def post(url, body=None, headers=None):
+        return http.request("POST", url, headers=headers, body=body)
+
+    @staticmethod
+    def request(method, url, *, headers=None, body=None):
+        headers = {name: str(value) for name, value in (headers or {}).items()}
+        if not _is_raw(body) and not any(name.lower() == "content-type" for name in headers):
+            headers["content-type"] = "application/json"
+        body = body.encode() if isinstance(body, str) else _bytes(body)
+        pairs = [(name, value.encode()) for name, value in headers.items()]
+        called = f"{method} {str(url).split('#')[0].split('?')[0]}"
+        with _asking(called, "HTTP-request-denied"):
+            return Answer(_http.send(_http.Request(method, str(url), pairs, body)), called)
 
 
 class _Handler(logging.Handler):

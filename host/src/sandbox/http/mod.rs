@@ -1,15 +1,17 @@
-//! Outgoing HTTP of components: `wasi:http` 0.2, answered by a client of our own.
+//! Outgoing HTTP of components: `wasi:http` 0.2 and `wasmhost:jumpscript/http`, answered by a client of our own.
 //!
 //! Invariant: a request leaves only when the manifest requests its host, the node allows it, and every address of the
 //! host may be reached (`guard`); the connection goes to an address that was checked, and nothing follows a redirect.
 //! Sockets live on one thread of their own that starts with the first request: a job that sends none pays nothing, and
 //! neither a guest nor a slow server holds up the thread of Redis.
 //!
-//! Next: `guard` for what may be reached, `send` for one request and its answer, `crate::permissions` for patterns.
+//! Next: `guard` for what may be reached, `send` for one request and its answer, `whole` for both in one call,
+//! `crate::permissions` for patterns.
 
 mod body;
 mod guard;
 mod send;
+mod whole;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -139,17 +141,14 @@ impl Thread {
 }
 
 /// What one attempt may reach: what the manifest requests, on this node, with what was granted to its code.
+#[derive(Clone)]
 pub(super) struct Grant {
-    requested: Arc<[HttpPattern]>,
-    granted: Arc<Granted>,
-    network: Arc<Network>,
+    pub(super) requested: Arc<[HttpPattern]>,
+    pub(super) granted: Arc<Granted>,
+    pub(super) network: Arc<Network>,
 }
 
 impl Grant {
-    pub(super) fn new(requested: Arc<[HttpPattern]>, granted: Arc<Granted>, network: Arc<Network>) -> Arc<Self> {
-        Arc::new(Self { requested, granted, network })
-    }
-
     /// What node and grants allow.
     fn allowed(&self) -> impl Iterator<Item = &HttpPattern> + Clone {
         self.network.options.allow.iter().chain(self.granted.http_allowed())
@@ -171,7 +170,26 @@ impl Grant {
     }
 }
 
-/// The HTTP of one attempt.
+/// The HTTP of one attempt. Some languages import it whether a program sends requests or not, so the client is made for
+/// the first of them.
+#[derive(Default)]
+pub(super) struct Http {
+    grant: Option<Grant>,
+    client: Option<Box<Client>>,
+}
+
+impl Http {
+    pub(super) const fn granted(grant: Grant) -> Self {
+        Self { grant: Some(grant), client: None }
+    }
+
+    /// The client; without a grant every request is denied.
+    pub(super) fn client(&mut self, log: &Log) -> &mut Client {
+        self.client.get_or_insert_with(|| Box::new(Client::new(self.grant.take().map(Arc::new), log)))
+    }
+}
+
+/// The client of one attempt.
 pub(super) struct Client {
     pub(super) context: WasiHttpCtx,
     pub(super) calls: Calls,
@@ -195,7 +213,7 @@ pub(super) struct Calls {
 
 impl Calls {
     /// Decides everything that can be decided without looking up a name.
-    fn admit(&mut self, request: &Request<WasiBody>) -> Result<(Arc<Grant>, Target), Error> {
+    fn admit<B>(&mut self, request: &Request<B>) -> Result<(Arc<Grant>, Target), Error> {
         let warn = |text: String| self.log.line(Level::Warn, "http", &text);
         if self.n_left == 0 {
             warn(format!("request refused: an attempt sends at most {HTTP_REQUESTS_MAX}"));

@@ -253,8 +253,12 @@ mod tests {
         network
     }
 
+    fn grant(network: Arc<Network>) -> Arc<Grant> {
+        Arc::new(Grant { requested: Arc::new([]), granted: Granted::none(), network })
+    }
+
     async fn get(url: &str, roots: Option<RootCertStore>, options: RequestOptions) -> Result<Answer, Error> {
-        let grant = Grant::new(Arc::new([]), Granted::none(), network(roots));
+        let grant = self::grant(network(roots));
         let body = Bounded::new(String::new(), 0, || Error::HttpProtocolError);
         let request = Request::get(url).body(WasiBody::new(body)).unwrap();
         let target = Target::parse(request.uri().authority().unwrap().as_str(), 443).unwrap();
@@ -339,14 +343,7 @@ mod tests {
         let request = Request::post(&url).body(WasiBody::new(Endless)).unwrap();
         let target = Target::parse(request.uri().authority().unwrap().as_str(), 80).unwrap();
         let log = Log::new(Arc::new(NoSink));
-        let sent = send(
-            request,
-            RequestOptions::default(),
-            target,
-            Grant::new(Arc::new([]), Granted::none(), network(None)),
-            log,
-        )
-        .await;
+        let sent = send(request, RequestOptions::default(), target, grant(network(None)), log).await;
         assert!(matches!(sent, Err(Error::HttpRequestBodySize(Some(_)))));
         assert!(server.await.unwrap() < HTTP_REQUEST_BYTES_MAX + 256 * 1024);
     }

@@ -1,13 +1,15 @@
 // What a jumpscript in JavaScript needs beside the language: typed jobs, errors, log, progress, state, further jobs, the
-// node's configuration and secrets, and the few things of the web that QuickJS lacks (TextEncoder, TextDecoder, console).
+// node's configuration and secrets, HTTP, and the few things of the web that QuickJS lacks (TextEncoder, TextDecoder,
+// console).
 //
-//   import { cancelled, config, enqueue, job, log, progress, reject, retry, secret, state } from "./wasmhost.js";
+//   import { cancelled, config, enqueue, http, job, log, progress, reject, retry, secret, state } from "./wasmhost.js";
 //   export const run = job(({ args }) => ({ sum: args.a + args.b }));
 
 import settings from "wasi:config/store@0.2.0-rc.1";
 import logging from "wasi:logging/logging@0.1.0-draft";
 import atomics from "wasi:keyvalue/atomics@0.2.0-draft";
 import store from "wasi:keyvalue/store@0.2.0-draft";
+import client from "wasmhost:jumpscript/http@0.1.0";
 import jobs from "wasmhost:jumpscript/jobs@0.1.0";
 import reporting from "wasmhost:jumpscript/progress@0.1.0";
 import secrets from "wasmhost:jumpscript/secrets@0.1.0";
@@ -75,11 +77,12 @@ export function state(name = "") {
  */
 export function enqueue(queue, jobType, payload, options = {}) {
   const none = {
-    contentType: "", metadata: [], delayMs: null, runAtMs: null, idempotencyKey: null, priority: null, limitKey: null,
+    metadata: [], delayMs: null, runAtMs: null, idempotencyKey: null, priority: null, limitKey: null,
     maxAttempts: null, timeoutMs: null,
   };
-  const text = typeof payload === "string" ? encode(payload) : bytes(payload);
-  return answered(`enqueue into ${queue}`, () => jobs.enqueue(queue, jobType, text, { ...none, ...options }));
+  const contentType = isRaw(payload) ? "" : "application/json";
+  const told = { ...none, contentType, ...options };
+  return answered(`enqueue into ${queue}`, () => jobs.enqueue(queue, jobType, raw(payload), told));
 }
 
 /** The value of a key of the node's configuration, a text; null when there is none. The manifest requests the keys. */
@@ -91,14 +94,80 @@ export const secret = (name) => decode(new Uint8Array(answered(`secret ${name}`,
 /** Whether the host is shutting down and waits for this job: a long one then ends with `retry`. */
 export const cancelled = () => jobs.cancelled();
 
+/**
+ * HTTP requests: `http.get(url)`, `http.post(url, body)`, `http.request(method, url, { headers, body })`. The manifest
+ * requests the place (`[permissions] http = ["api.example.com:443"]`), and the node allows it (`--allow-http`).
+ *
+ * A body that is a text or bytes is sent as it is, anything else as JSON. The answer has `status`, `headers` (an object;
+ * names in lower case), `body` (a Uint8Array), `text`, `json`, and `isSuccess` (a status of 200 to 299); a status such
+ * as 404 is an answer, not an error. Redirects are not followed.
+ */
+export const http = {
+  get: (url, headers = {}) => http.request("GET", url, { headers }),
+  post: (url, body, headers = {}) => http.request("POST", url, { headers, body }),
+  request(method, url, { headers = {}, body } = {}) {
+    const named = Object.entries(headers).map(([name, value]) => [name, encode(String(value))]);
+    if (!isRaw(body) && !named.some(([name]) => name.toLowerCase() === "content-type")) {
+      named.push(["content-type", encode("application/json")]);
+    }
+    const sent = { method, url: String(url), headers: named, body: raw(body) };
+    const called = `${method} ${sent.url.split(/[?#]/)[0]}`;
+    return new Answer(answered(called, () => client.send(sent), HTTP_DENIED), called);
+  },
+};
+
+const HTTP_DENIED = "HTTP-request-denied";
+
+class Answer {
+  constructor({ status, headers, body }, called) {
+    this.status = status;
+    this.headers = {};
+    for (const [name, value] of headers) {
+      const text = decode(new Uint8Array(value));
+      this.headers[name] = Object.hasOwn(this.headers, name) ? `${this.headers[name]}, ${text}` : text;
+    }
+    this.body = body instanceof Uint8Array ? body : new Uint8Array(body);
+    Object.defineProperty(this, "called", { value: called });
+  }
+
+  get isSuccess() {
+    return this.status >= 200 && this.status < 300;
+  }
+
+  get text() {
+    return decode(this.body);
+  }
+
+  get json() {
+    try {
+      return JSON.parse(this.text);
+    } catch (error) {
+      throw new Error(`${this.called}: the answer is not JSON: ${error.message}`);
+    }
+  }
+}
+
+/** Whether a value is sent as it is: nothing, a text, bytes. */
+function isRaw(value) {
+  return value === undefined || typeof value === "string" || value instanceof ArrayBuffer || ArrayBuffer.isView(value);
+}
+
+/** The bytes of a value: a text as it is, anything else as JSON. */
+const raw = (value) => (typeof value === "string" ? encode(value) : bytes(value));
+
 /** What the host says, with its refusals as ordinary errors. */
-function answered(what, ask) {
+function answered(what, ask, denied = "access-denied") {
   try {
     return ask();
   } catch (refused) {
     // The engine wraps what the host says: an error whose payload is a case of a variant, or its text.
     const said = refused?.payload ?? (refused instanceof Error ? undefined : refused);
-    throw said === undefined ? refused : new Error(`${what}: ${said.val ?? said.tag ?? said}`);
+    if (said === undefined) {
+      throw refused;
+    }
+    const tag = said.tag ?? said;
+    const isDenied = said.val === undefined && (tag === "denied" || tag === "access-denied");
+    throw new Error(`${what}: ${isDenied ? `${denied} (the job's log says what would allow it)` : (said.val ?? tag)}`);
   }
 }
 
