@@ -3,7 +3,7 @@
 // A script runs as one text in the global scope, so its value is that of its last statement; each job has an engine of
 // its own, so nothing stays behind.
 
-import { job, log, progress, reject, retry } from "./wasmhost.js";
+import { cancelled, enqueue, http, job, log, progress, reject, retry, state } from "./wasmhost.js";
 
 const RESERVED = "wasmhost.";
 const own = Object.getOwnPropertyNames(globalThis).filter((name) => name !== "wit");
@@ -114,12 +114,40 @@ function globals(record, { args, payload, metadata }) {
       log[level](shown(values));
     },
     progress,
+    state: (name) => state(name),
+    enqueue: (queue, type, payload, options = {}) => enqueue(queue, type, payload, enqueueOptions(options)),
+    cancelled,
+    http: { ...http },
     retry: (reason, afterMs = null) => stop(retry(reason, afterMs)),
     reject: (reason) => stop(reject(reason)),
     require: (name) => {
       throw new Error(absent(name));
     },
   };
+}
+
+/** What `enqueue` may be told, by the names that all languages have. */
+const OPTIONS = {
+  content_type: "contentType",
+  metadata: "metadata",
+  delay_ms: "delayMs",
+  run_at_ms: "runAtMs",
+  idempotency_key: "idempotencyKey",
+  priority: "priority",
+  limit_key: "limitKey",
+  max_attempts: "maxAttempts",
+  timeout_ms: "timeoutMs",
+};
+
+function enqueueOptions(options) {
+  const known = {};
+  for (const [name, value] of Object.entries(options)) {
+    if (!Object.hasOwn(OPTIONS, name)) {
+      throw new TypeError(`\`${name}\` is no option of a job, must be one of ${Object.keys(OPTIONS).join(", ")}`);
+    }
+    known[OPTIONS[name]] = name === "metadata" ? Object.entries(value) : value;
+  }
+  return known;
 }
 
 function describe(value) {

@@ -144,6 +144,9 @@ def _globals(order, job, stop):
         stop.append(how)
         raise Stop
 
+    def enqueue(queue, type, payload, *, metadata=None, **options):
+        return wasmhost.enqueue(queue, type, payload, metadata=list((metadata or {}).items()), **options)
+
     def retry(reason, after_ms=None):
         end(Retry(str(reason), after=None if after_ms is None else max(0, after_ms) / 1000))
 
@@ -167,6 +170,10 @@ def _globals(order, job, stop):
         "job": record,
         "log": log,
         "progress": wasmhost.progress,
+        "state": wasmhost.State,
+        "enqueue": enqueue,
+        "cancelled": wasmhost.cancelled,
+        "http": wasmhost.http,
         "retry": retry,
         "reject": lambda reason: end(Reject(str(reason))),
     }

@@ -1,8 +1,9 @@
 //! Runs a script in Rhai. `docs/interpreters.md` says what a script is given, and what it can use.
 //!
-//! Invariant: a script sees its job and what this module registers, nothing else of the host; an error says the line of
-//! the script, and its words come from Rhai.
+//! Invariant: a script sees its job and what this module and `host` register, nothing else of the host; an error says the
+//! line of the script, and its words come from Rhai.
 
+mod host;
 mod order;
 
 use std::time::Duration;
@@ -88,6 +89,7 @@ fn engine() -> Engine {
         stop(&json!({ "retry": reason, "after_ms": after_ms.max(0.0) as u64 }))
     });
     engine.register_fn("reject", |reason: &str| stop(&json!({ "reject": reason })));
+    host::register(&mut engine);
     engine
 }
 

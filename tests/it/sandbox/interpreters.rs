@@ -4,19 +4,23 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wasmhost::jumpscript::Digest;
+use wasmhost::effects::Effect;
+use wasmhost::jumpscript::{Digest, LANGUAGES, Source};
 use wasmhost::outcome::Outcome;
-use wasmhost::sandbox::{Call, FirstTier, Options, Sandbox, Script};
+use wasmhost::permissions::Granted;
+use wasmhost::sandbox::{Call, Finished, FirstTier, HttpOptions, Options, Sandbox, Script};
 
 use super::{Heard, block_on};
 use crate::support::guests;
+use crate::support::http::Server;
 
 /// One sandbox that begins on the first tier: compiling Python with all optimisation takes longer than all tests.
 fn sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
     SANDBOX.get_or_init(|| {
         let first_tier = FirstTier { is_optimised: false, ..FirstTier::default() };
-        Sandbox::new(Options { pool_size: 8, first_tier, ..Options::default() }).unwrap()
+        let http = HttpOptions { allow: vec!["127.0.0.1:*".parse().unwrap()], keep_out: vec![] };
+        Sandbox::new(Options { pool_size: 8, first_tier, http, ..Options::default() }).unwrap()
     })
 }
 
@@ -181,6 +185,97 @@ fn each_job_draws_its_own_random_numbers() {
         };
         assert_ne!(draw("a"), draw("b"), "{name}");
     }
+}
+
+/// Runs a published script, with all that its manifest requests granted.
+fn published(name: &str, interpreter: &Arc<Script>, manifest: &str, text: &str, args: &Value) -> Finished {
+    let language = LANGUAGES.iter().find(|language| language.interpreter == name).unwrap();
+    let file = format!("own.{}", language.extension);
+    let source = Source::new(language, &file, text.into(), Some(manifest)).unwrap();
+    let asked = source.manifest().unwrap().permissions;
+    let granted = Arc::new(Granted::of(&asked, &asked).unwrap());
+    let bytes = source.encode();
+    let script = sandbox().link_source(Digest::of(&bytes), &bytes, interpreter).unwrap();
+    let call = Call { timeout: Duration::from_secs(20), granted, ..Call::new(args.to_string()) };
+    block_on(sandbox().run(&script, call))
+}
+
+const ASKING: [&str; 3] = [
+    "let orders = state(\"orders\"); orders.set(\"a\", #{n: 1}); let own = state(); own.increment(\"seen\", 2);
+     let id = enqueue(\"mail\", \"send\", #{to: \"ada\"}, #{delay_ms: 60000, metadata: #{by: \"test\"}, priority: 3});
+     let got = http::get(args + \"/rate?key=1\");
+     let sent = http::request(\"PUT\", args, #{headers: #{\"x-way\": \"there\"}, body: #{a: 1}});
+     [orders.get(\"a\"), own.increment(\"seen\"), orders.get(\"none\"), id.len() > 0, cancelled(), got.status, got.text, got.headers[\"x-way\"], sent.json]",
+    "const orders = state('orders'); orders.set('a', {n: 1}); const own = state(); own.increment('seen', 2);
+     const id = enqueue('mail', 'send', {to: 'ada'}, {delay_ms: 60000, metadata: {by: 'test'}, priority: 3});
+     const got = http.get(args + '/rate?key=1');
+     const sent = http.request('PUT', args, {headers: {'x-way': 'there'}, body: {a: 1}});
+     [orders.get('a'), own.increment('seen'), orders.get('none'), id.length > 0, cancelled(), got.status, got.text, got.headers['x-way'], sent.json]",
+    "orders = state('orders'); orders.set('a', {'n': 1}); own = state(); own.increment('seen', 2)
+id = enqueue('mail', 'send', {'to': 'ada'}, delay_ms=60000, metadata={'by': 'test'}, priority=3)
+got = http.get(args + '/rate?key=1')
+sent = http.request('PUT', args, headers={'x-way': 'there'}, body={'a': 1})
+[orders.get('a'), own.increment('seen'), orders.get('none'), len(id) > 0, cancelled(), got.status, got.text, got.headers['x-way'], sent.json]",
+];
+
+#[test]
+fn a_published_script_keeps_state_enqueues_and_sends_requests() {
+    let server = Server::answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-way: back\r\n\r\n42");
+    let manifest = "[permissions]\nstate = ['orders']\nenqueue = ['mail']\nhttp = ['127.0.0.1:*']\n";
+    for (at, (name, interpreter)) in interpreters().iter().enumerate() {
+        let finished = published(name, interpreter, manifest, ASKING[at], &json!(server.url()));
+        let expected = json!([{"n": 1}, 3, null, true, false, 200, "42", "back", 42]);
+        assert_eq!(value(name, &finished.outcome), expected, "{name}");
+        let job = finished.effects.as_slice().iter().find_map(|effect| match effect {
+            Effect::Enqueue(job) => Some(job),
+            _ => None,
+        });
+        let job = job.unwrap_or_else(|| panic!("{name}: {:?}", finished.effects));
+        assert_eq!((job.queue.as_str(), job.job_type.as_str()), ("mail", "send"), "{name}");
+        let told: Value = serde_json::from_slice(&job.payload).unwrap();
+        assert_eq!((told, job.content_type.as_str()), (json!({"to": "ada"}), "application/json"), "{name}");
+        assert_eq!(job.metadata, [("by".to_owned(), "test".to_owned())], "{name}");
+        let stored = finished.effects.as_slice().iter().filter(|effect| matches!(effect, Effect::State { .. })).count();
+        assert_eq!(stored, 2, "{name}: {:?}", finished.effects);
+        let received = server.received();
+        let [.., got, sent] = received.as_slice() else { panic!("{name}: {received:?}") };
+        assert_eq!((got.line.as_str(), sent.line.as_str()), ("GET /rate?key=1 HTTP/1.1", "PUT / HTTP/1.1"), "{name}");
+        assert_eq!(
+            (sent.header("x-way"), sent.header("content-type")),
+            (Some("there"), Some("application/json")),
+            "{name}"
+        );
+        assert_eq!(serde_json::from_slice::<Value>(&sent.body).unwrap(), json!({"a": 1}), "{name}");
+    }
+}
+
+#[test]
+fn a_script_has_the_permissions_of_its_own_manifest_and_is_told_what_is_refused() {
+    let server = Server::answering("HTTP/1.1 200 OK\r\n\r\n");
+    let get = |name: &str| {
+        if name == "rhai" { "1;\nhttp::get(args + \"/x?key=1\")" } else { "1;\nhttp.get(args + '/x?key=1')" }
+    };
+    let other = "[permissions]\nhttp = ['127.0.0.1:1']\nstate = ['rates:ro']\n";
+    for (name, interpreter) in &interpreters() {
+        let run = |text: &str| published(name, interpreter, other, text, &json!(server.url()));
+        let finished = run(get(name));
+        let said = failure(name, finished.outcome);
+        let place = format!("GET {}/x: HTTP-request-denied (the job's log says what would allow it)", server.url());
+        assert!(said.contains("line 2: ") && said.contains(&place), "{name}: {said}");
+        assert!(finished.usage.log_tail.contains("add \"127.0.0.1:"), "{name}: {}", finished.usage.log_tail);
+        let said = failure(name, run("state(\"orders\")").outcome);
+        assert!(said.contains("state orders: ") && said.contains("denied"), "{name}: {said}");
+        let said = failure(name, run("state(\"rates\").set(\"a\", 1)").outcome);
+        assert!(said.contains("state rates, key a: ") && said.contains("denied"), "{name}: {said}");
+        let said = failure(name, run("enqueue(\"mail\", \"t\", 1)").outcome);
+        assert!(said.contains("enqueue into mail: ") && said.contains("enqueue"), "{name}: {said}");
+        let said = failure(
+            name,
+            run(if *name == "rhai" { "http::get(\"ftp://a/b\")" } else { "http.get(\"ftp://a/b\")" }).outcome,
+        );
+        assert!(said.contains("GET ftp://a/b: `ftp` is not http or https"), "{name}: {said}");
+    }
+    assert!(server.received().is_empty());
 }
 
 #[test]
