@@ -36,7 +36,7 @@ use crate::sandbox::{self, Compiler, FirstTier, Sandbox};
 use crate::scripts_folder::{self, Params, ScriptsFolder};
 use crate::signatures::{Gate, Signature, SigningKey};
 use crate::store::embedded::{self, Embedded};
-use crate::store::{self, How, NewJumpscript, Store};
+use crate::store::{self, Act, How, NewJumpscript, Store};
 use crate::supplies::Supplies;
 use crate::telemetry::LevelHandle;
 use crate::worker::{self, Worker};
@@ -623,6 +623,14 @@ impl StorePublisher {
         let digest = Digest::of(&wasm);
         let given = self.given(beside.as_deref(), &digest).map_err(refused)?;
         let identity = identity(&wasm, &default_name).map_err(refused)?;
+        // What was live goes live again as it is.
+        if let Some(import) = identity.unrequested_http.as_ref().filter(|_| how.act != Act::RolledBack) {
+            return Err(refused(format!(
+                "it imports `{import}`, and its manifest does not say where its requests go\n\
+                 hint: put this under [permissions] in its jumpscript.toml: `http = [\"api.example.com:443\"]` with the hosts \
+                 that it calls, or `http = []` when it calls none"
+            )));
+        }
         let (name, version) = (identity.name.clone(), identity.version());
         let signature = match &self.signer {
             Some(key) => Some(Signature::new(identity.statement(&digest, &how), key)),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use wasmhost::job::{JobId, JobState, NewJob};
-use wasmhost::jumpscript::Digest;
+use wasmhost::jumpscript::{Digest, embed_manifest};
 use wasmhost::store::Store;
 
 use crate::dev::project;
@@ -93,7 +93,7 @@ async fn dev_says_one_line_for_each_reload_and_the_other_commands_find_its_redis
     let folder = tempfile::tempdir().unwrap();
     let data = tempfile::tempdir().unwrap();
     let data = data.path().to_str().unwrap();
-    let code = guests::wasm("command");
+    let code = embed_manifest(&guests::wasm("command"), "[permissions]\nhttp = []\n");
     put(&folder.path().join("mine.wasm"), &variant(&code, "1"), true);
     let mut command = program();
     command.args(["dev", "--data", data]).arg(folder.path());

@@ -37,7 +37,7 @@ impl World {
     fn publish(&self, guest: &str) {
         let file = self.folder.path().join("mine.wasm");
         std::fs::copy(guests::path(guest), &file).unwrap();
-        std::fs::write(self.folder.path().join("mine.toml"), "name = 'mine'").unwrap();
+        std::fs::write(self.folder.path().join("mine.toml"), "name = 'mine'\n[permissions]\nhttp = []\n").unwrap();
         self.run(["publish", file.to_str().unwrap()]).ok();
     }
 

@@ -165,10 +165,9 @@ async fn print_permissions(global: &Global, file: &Path, inspection: &Inspection
 /// Where it asks to send HTTP requests.
 fn http(inspection: &Inspection) -> String {
     let requested = inspection.manifest.as_ref().map_or(&[][..], |manifest| manifest.permissions.http.as_slice());
-    let sends = inspection.imports.iter().any(|import| import.name.starts_with("wasi:http/outgoing-handler@"));
-    match (requested, sends) {
+    match (requested, inspection.unrequested_http.is_some()) {
         ([], false) => "none".to_owned(),
-        ([], true) => "imported and not requested: every request is denied".to_owned(),
+        ([], true) => "imported and not requested: publish refuses it, and every request is denied".to_owned(),
         (patterns, _) => patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Identity {
     pub(super) name: ScriptName,
     pub(super) kind: Kind,
     pub(super) manifest: Manifest,
+    /// As [`Inspection::unrequested_http`](crate::sandbox::Inspection::unrequested_http).
+    pub(super) unrequested_http: Option<String>,
 }
 
 impl Identity {
@@ -56,18 +58,18 @@ pub(super) fn whole(candidate: Candidate) -> Result<Vec<u8>, String> {
 
 /// Looks at code without compiling it.
 pub(super) fn identity(wasm: &[u8], default_name: &str) -> Result<Identity, String> {
-    let (kind, manifest) = if Source::is_source(wasm) {
-        (Kind::Source, Source::decode(wasm)?.manifest()?)
+    let (kind, manifest, unrequested_http) = if Source::is_source(wasm) {
+        (Kind::Source, Source::decode(wasm)?.manifest()?, None)
     } else {
         let inspection = Sandbox::inspect(wasm).map_err(|error| match error.hint() {
             Some(hint) => format!("{error}\nhint: {hint}"),
             None => error.to_string(),
         })?;
-        (inspection.kind, inspection.manifest.unwrap_or_default())
+        (inspection.kind, inspection.manifest.unwrap_or_default(), inspection.unrequested_http)
     };
     manifest.check()?;
     let name = manifest.script_name(default_name)?;
-    Ok(Identity { name, kind, manifest })
+    Ok(Identity { name, kind, manifest, unrequested_http })
 }
 
 /// Signs a file as it would be published.

@@ -30,6 +30,9 @@ pub struct Inspection {
     pub exports: Vec<String>,
     /// The manifest that the SDK embedded, or the one appended at publish.
     pub manifest: Option<Manifest>,
+    /// The import of HTTP of a file whose manifest does not say where requests go; also `http = []` says it. A file that
+    /// is linked from shared libraries imports what they might call, and is not held to it.
+    pub unrequested_http: Option<String>,
     pub(super) shape: Shape,
 }
 
@@ -76,10 +79,10 @@ const INTERFACES: [(&str, &str, &str); 33] = [
     ("wasmhost:jumpscript/jobs", "0.1", "enqueueing jobs, as far as permitted, and whether to end"),
     ("wasmhost:jumpscript/secrets", "0.1", "secrets, as far as permitted"),
     ("wasmhost:jumpscript/facts", "0.1", "facts about the node, as far as permitted"),
+    ("wasmhost:jumpscript/http", "0.1", "HTTP requests, as far as permitted"),
 ];
 
 /// What comes with an interpreter: a shared library may import it, whether the program calls it or not. Linked, and
-    ("wasmhost:jumpscript/http", "0.1", "HTTP requests, as far as permitted"),
 /// every call of it is refused; a file that is linked as one has only what it calls, and is refused itself.
 const OF_LIBRARIES: [&str; 7] = [
     "wasi:sockets/instance-network",
@@ -90,6 +93,8 @@ const OF_LIBRARIES: [&str; 7] = [
     "wasi:sockets/udp",
     "wasi:sockets/udp-create-socket",
 ];
+/// What a component imports that sends requests in the standard way.
+const HTTP: &str = "wasi:http/outgoing-handler@";
 /// The custom section of a shared library.
 const LIBRARY_SECTION: &str = "dylink.0";
 
@@ -179,9 +184,12 @@ impl Inspection {
             core_shape(&types)?
         };
         let manifest = outline.manifest.map(read_manifest).transpose()?;
+        let sends = outline.imports.iter().find(|name| name.starts_with(HTTP)).filter(|_| !outline.has_libraries);
+        let unrequested_http = sends.filter(|_| !outline.manifest.is_some_and(says_http)).map(|name| visible(name));
         let kind = if shape == Shape::Component { Kind::Component } else { Kind::Command };
         let exports = outline.exports.iter().map(|name| visible(name)).collect();
-        Ok(Self { kind, digest: Digest::of(wasm), size: wasm.len(), imports, exports, manifest, shape })
+        let digest = Digest::of(wasm);
+        Ok(Self { kind, digest, size: wasm.len(), imports, exports, manifest, unrequested_http, shape })
     }
 }
 
@@ -435,6 +443,12 @@ fn read_manifest(bytes: &[u8]) -> Result<Manifest, Error> {
     let text =
         std::str::from_utf8(bytes).map_err(|_| Error::refused("the embedded manifest is not UTF-8 text", hint))?;
     Manifest::parse(text).map_err(|error| Error::refused(format!("the embedded manifest: {error}"), hint))
+}
+
+/// Whether a manifest says where HTTP requests go, if only that they go nowhere.
+fn says_http(manifest: &[u8]) -> bool {
+    let table = std::str::from_utf8(manifest).ok().and_then(|text| text.parse::<toml::Table>().ok());
+    table.is_some_and(|table| table.get("permissions").is_some_and(|permissions| permissions.get("http").is_some()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Deny by default, and what people are told.
 
+use wasmhost::jumpscript::embed_manifest;
+
 use super::{KINDS, World, command};
+use crate::support::guests;
 use crate::support::program::Invocation;
 
 #[test]
@@ -28,6 +31,26 @@ fn a_manifest_with_an_unknown_permission_names_the_nearest_word() {
     let config = world.config("[permissions.'*']\nenvs = ['X']\n");
     let said = Invocation::new(["doctor", "--config", &config]).run().fails(2);
     assert!(said.contains("permissions.\"*\".envs") && said.contains("`env`"), "{said}");
+}
+
+#[test]
+fn a_component_that_imports_http_is_published_when_its_manifest_says_where_it_goes() {
+    let world = World::new();
+    let publish = |manifest: &str| {
+        let file = world.folder.path().join("fetch.wasm");
+        std::fs::write(&file, embed_manifest(&guests::wasm("fetch"), manifest)).unwrap();
+        world.cli(&["publish", file.to_str().unwrap()]).run()
+    };
+    for silent in ["", "[permissions]\nenv = []\n"] {
+        let said = publish(silent).fails(2);
+        assert!(said.contains("imports `wasi:http/outgoing-handler@0.2"), "{said}");
+        assert!(said.contains("hint: put this under [permissions]") && said.contains("`http = []`"), "{said}");
+        assert!(!world.cli(&["scripts", "ls"]).run().ok().contains("fetch"), "nothing is live");
+    }
+    publish("[permissions]\nhttp = []\n").ok();
+    publish("[permissions]\nhttp = ['api.example.com:443']\n").ok();
+    // What does not import it has nothing to say.
+    world.publish("ask", "env = []").ok();
 }
 
 #[test]

@@ -12,6 +12,6 @@ use crate::support::guests;
 fn keep(permissions: &str) -> Vec<u8> {
     embed_manifest(
         &guests::wasm("keep"),
-        &format!("name = \"keep\"\norganization = \"acme\"\n[permissions]\n{permissions}\n"),
+        &format!("name = \"keep\"\norganization = \"acme\"\n[permissions]\nhttp = []\n{permissions}\n"),
     )
 }
