@@ -113,9 +113,8 @@ impl Host {
         let store = Store::connect(StoreId::default(), options).await?.acting_as(&format!("node {}", config.node));
         refuse_on_cluster(config, &store)?;
         store.server_notes().iter().for_each(|note| tracing::warn!(note, "redis is usable, but"));
-        let has_source_lines = extras.has_source_lines;
-        let sandbox =
-            sandbox_beside(&store, sandbox::Options { has_source_lines, ..sandbox_options(config, compiler) })?;
+        let wanted = sandbox_options(config, compiler);
+        let sandbox = sandbox_beside(&store, sandbox::Options { has_source_lines: extras.has_source_lines, ..wanted })?;
         let pool_size = sandbox.pool_size();
         let concurrency = concurrency_within(pool_size, config);
         let gate = host_gate(config)?;
@@ -161,6 +160,7 @@ impl Host {
             worker: worker.metrics(),
             pulse: Arc::clone(&pulse),
             running: Box::new(move || running.running()),
+            signatures: Arc::clone(&gate),
             pool_size,
             stopping: worker_stopped.clone(),
         })

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use wasmhost::job::{JobId, JobState, NewJob};
 use wasmhost::store::Store;
 
+use crate::support::client::Request;
 use crate::support::guests;
 use crate::support::program::{Ended, Host, Invocation, program};
 use crate::support::redis::{RedisServer, wait_until};
@@ -186,11 +187,15 @@ async fn a_host_rejects_jobs_of_unsigned_code_says_so_and_runs_the_others() {
     let world = World::new().await;
     let (good, bad) = (world.file("good", "1.0.0"), world.file("bad", "1.0.0"));
     world.off(&["publish", &good, "--sign", &world.key("trusted.key")]).ok();
-    let mut host = world.host("require", &[]);
+    let mut host = world.host("require", &["--http", "127.0.0.1:0"]);
+    let http = crate::http::address(&mut host);
     world.job("acme/good", JobState::Done).await;
     world.off(&["publish", &bad]).ok();
     let why = world.job("acme/bad", JobState::Dlq).await;
     assert!(why.contains("is refused") && why.contains("it is not signed"), "{why}");
+    let metrics = Request::get("/metrics").send(http).text();
+    assert!(metrics.contains("wasmhost_code_refused_total{reason=\"unsigned\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("wasmhost_code_refused_total{reason=\"older\"} 0\n"), "{metrics}");
     let red = host.wait_for_line("\"component\":\"signatures\"");
     assert!(red.contains("health check turned red") && red.contains("acme/bad"), "{red}");
     world.job("acme/good", JobState::Done).await;

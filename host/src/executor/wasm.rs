@@ -31,7 +31,7 @@ use crate::jumpscript::{Digest, Source};
 use crate::outcome::{Outcome, Usage};
 use crate::ports::{BoxFuture, CodeSource, State, StatePage, StateValues, Supply};
 use crate::sandbox::{Call, Finished, Sandbox, Script};
-use crate::signatures::{Gate, Policy};
+use crate::signatures::{Doubt, Gate, Policy, Reason};
 
 /// How often, in polls, a guest thread looks at timers. Tokio's own 61 would let computing guests delay a wake-up by
 /// 61 ticks of the epoch, 0.6 s.
@@ -171,8 +171,9 @@ impl WasmExecutor {
             for attempt in waiting {
                 match &loaded {
                     Ok(script) => {
-                        if let Some(reason) = refused(&gate, &digest, script, &attempt) {
-                            attempt.finish(Outcome::Rejected { reason }, Usage::default());
+                        if let Some(doubt) = refused(&gate, &digest, script, &attempt) {
+                            gate.count(&doubt);
+                            attempt.finish(Outcome::Rejected { reason: doubt.text }, Usage::default());
                             continue;
                         }
                         let permit = match permits.known(&digest, script.manifest(), attempt.rev) {
@@ -189,6 +190,10 @@ impl WasmExecutor {
                     Err(LoadError::Away(message)) => {
                         let outcome = Outcome::Retry { after: None, reason: message.clone() };
                         attempt.finish(outcome, Usage::default());
+                    }
+                    Err(LoadError::Doubted(doubt)) => {
+                        gate.count(doubt);
+                        attempt.finish(Outcome::Rejected { reason: doubt.text.clone() }, Usage::default());
                     }
                     Err(LoadError::Bad(message)) => {
                         attempt.finish(Outcome::Rejected { reason: message.clone() }, Usage::default());
@@ -269,6 +274,8 @@ pub enum LoadError {
     Away(String),
     /// The code is missing or unusable: no further try helps.
     Bad(String),
+    /// No trusted key vouches for the code, and the policy wants one.
+    Doubted(Doubt),
 }
 
 /// Whether the gate lets code pass: before a byte of it is parsed.
@@ -277,37 +284,41 @@ async fn pass(gate: &Gate, code: &dyn CodeSource, digest: Digest) -> Result<(), 
         return Ok(());
     }
     let signatures = code.signatures(&digest).await.map_err(LoadError::Away)?;
-    let mut why = gate_reason("it is not signed", &digest);
+    let mut why = Doubt::unsigned();
     for signature in &signatures {
         let Ok(name) = signature.statement.name.parse() else { continue };
         match gate.accept(&name, Some(signature), &digest) {
             Ok(()) => return Ok(()),
-            Err(reason) => why = gate_reason(&reason, &digest),
+            Err(doubt) => why = doubt,
         }
     }
-    Err(LoadError::Bad(why))
+    Err(LoadError::Doubted(told(why, &digest)))
 }
 
 /// Why code that has passed does not run this attempt, if so: a name may not be made to mean code that was signed for
 /// another one.
-fn refused(gate: &Gate, digest: &Digest, script: &Script, attempt: &Attempt) -> Option<String> {
+fn refused(gate: &Gate, digest: &Digest, script: &Script, attempt: &Attempt) -> Option<Doubt> {
     foreign(gate, digest, script, &attempt.job.job_type)
 }
 
 /// Why code that has passed does not serve a word, if so.
-fn foreign(gate: &Gate, digest: &Digest, script: &Script, word: &str) -> Option<String> {
+fn foreign(gate: &Gate, digest: &Digest, script: &Script, word: &str) -> Option<Doubt> {
     if gate.policy() != Policy::Require {
         return None;
     }
     match gate.serves(digest, script.manifest(), word) {
         Some(true) => None,
-        Some(false) => Some(gate_reason("it is signed for another name than the job's type", digest)),
-        None => Some(gate_reason("it was replaced", digest)),
+        Some(false) => {
+            Some(told(Doubt::new(Reason::Name, "it is signed for another name than the job's type"), digest))
+        }
+        None => Some(told(Doubt::new(Reason::Replaced, "it was replaced"), digest)),
     }
 }
 
-fn gate_reason(why: &str, digest: &Digest) -> String {
-    format!("the code {} is refused (`signatures.policy` is `require`): {why}", digest.short())
+/// A doubt with the code that it is about, and the policy.
+fn told(doubt: Doubt, digest: &Digest) -> Doubt {
+    let (code, why) = (digest.short(), doubt.text);
+    Doubt::new(doubt.reason, format!("the code {code} is refused (`signatures.policy` is `require`): {why}"))
 }
 
 impl LoadError {
@@ -347,12 +358,10 @@ async fn load_code_if(
     })?;
     pass(gate, code, interpreter).await?;
     match load_or_fetch(sandbox, code, interpreter).await? {
-        Loaded::Script(script) if foreign(gate, &interpreter, &script, &name).is_some() => {
-            Err(LoadError::Bad(foreign(gate, &interpreter, &script, &name).unwrap_or_default()))
-        }
-        Loaded::Script(interpreter) => {
-            sandbox.link_source(digest, &bytes, &interpreter).map_err(|error| LoadError::of_sandbox(&error))
-        }
+        Loaded::Script(script) => match foreign(gate, &interpreter, &script, &name) {
+            Some(doubt) => Err(LoadError::Doubted(doubt)),
+            None => sandbox.link_source(digest, &bytes, &script).map_err(|error| LoadError::of_sandbox(&error)),
+        },
         Loaded::Source(_) => Err(LoadError::Bad(format!("its interpreter `{name}` is a script itself"))),
     }
 }

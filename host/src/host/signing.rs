@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::jumpscript::{self, Digest, Kind, Language, Manifest, ScriptName, Source};
 use crate::ports::{Candidate, PublishError, PublishRule};
 use crate::sandbox::Sandbox;
-use crate::signatures::{Gate, Policy, Purpose, Signature, SigningKey, Statement};
+use crate::signatures::{Doubt, Gate, Policy, Purpose, Signature, SigningKey, Statement};
 use crate::store::{Act, How};
 
 /// What a file says that it is.
@@ -116,7 +116,10 @@ impl StorePublisher {
         let looked = Signature::parse(text).and_then(|signature| match self.gate.policy() {
             Policy::Off if signature.is_genuine() && signature.statement.digest == *digest => Ok(signature),
             Policy::Off => Err("its signature is not one of this file".to_owned()),
-            Policy::Warn | Policy::Require => self.gate.fits(&signature, digest).map(|()| signature),
+            Policy::Warn | Policy::Require => match self.gate.fits(&signature, digest) {
+                Ok(()) => Ok(signature),
+                Err(doubt) => Err(doubt.text),
+            },
         });
         match looked {
             Ok(signature) => Ok(Some(signature)),
@@ -162,14 +165,14 @@ impl StorePublisher {
         let looked = if how.rule == PublishRule::AbsentOrNewer && live.is_some() {
             match signature {
                 Some(signature) => self.gate.fits(signature, digest),
-                None => Err("it is not signed".to_owned()),
+                None => Err(Doubt::unsigned()),
             }
         } else {
             self.gate.look(name, signature, digest, live.as_ref())
         };
         match looked {
             Ok(()) => Ok(()),
-            Err(why) if policy == Policy::Require => Err(PublishError::Refused(required(&why))),
+            Err(why) if policy == Policy::Require => Err(PublishError::Refused(required(&why.text))),
             Err(why) => {
                 (self.warn)(&format!("`{name}`: {why}"));
                 Ok(())

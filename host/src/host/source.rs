@@ -53,6 +53,7 @@ impl StorePublisher {
         let script = load_code(sandbox, &self.store, digest).await.map_err(|error| match error {
             LoadError::Away(text) => PublishError::Unavailable(format!("`{file}`: {text}")),
             LoadError::Bad(text) => refused(text),
+            LoadError::Doubted(doubt) => refused(doubt.text),
         })?;
         let bytes = source.encode();
         let checked = sandbox.link_source(Digest::of(&bytes), &bytes, &script);

@@ -39,6 +39,7 @@ use crate::metrics::WorkerMetrics;
 use crate::node::Board;
 use crate::ports::Pulse;
 use crate::shutdown;
+use crate::signatures::Gate;
 use crate::store::{self, Store};
 
 /// Most connections at once, also no more than half the files that the process may open; further ones are closed.
@@ -102,6 +103,8 @@ pub struct Facts {
     pub pulse: Arc<Pulse>,
     /// How many attempts run now.
     pub running: Box<dyn Fn() -> usize + Send + Sync>,
+    /// What decides on code, and counts what it refuses.
+    pub signatures: Arc<Gate>,
     /// Sandboxes that can exist at once.
     pub pool_size: usize,
     /// Turns true when the host takes no more jobs.

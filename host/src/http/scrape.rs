@@ -11,6 +11,7 @@ use super::routes::{Page, ROUTES, Route};
 use crate::clock::Timestamp;
 use crate::metrics::{self, Counter, Gauge, Histogram, Metric, QueueMetrics, SETTLED, Text};
 use crate::outcome::Outcome;
+use crate::signatures::Doubt;
 use crate::store::QueueInfo;
 
 /// Classes of statuses.
@@ -128,6 +129,10 @@ fn write_worker(text: &mut Text, app: &App) {
     text.single(metrics::REDIS_FAILURES, worker.redis_failures.get());
     text.single(metrics::REVISION, worker.revision.get());
     text.single(metrics::REPORTS_DROPPED, worker.reports_dropped.get());
+    text.begin(metrics::CODE_REFUSED);
+    for (reason, n) in Doubt::REASONS.iter().zip(app.facts.signatures.refused()) {
+        text.sample(&[reason], n);
+    }
 }
 
 fn write_node(text: &mut Text, app: &App) {

@@ -184,7 +184,7 @@ impl Maintenance {
 
 /// Has the gate take a record.
 fn accept(gate: &Gate, record: &Jumpscript) -> Result<(), String> {
-    gate.accept(&record.script_name()?, record.signature()?.as_ref(), &record.digest)
+    Ok(gate.accept(&record.script_name()?, record.signature()?.as_ref(), &record.digest)?)
 }
 
 /// Makes a pass whenever it is this host's turn, until `stop` turns true.

@@ -99,6 +99,9 @@ metrics! {
         alert "max(wasmhost_scripts_revision) - min(wasmhost_scripts_revision) > 0 for 5m";
     REPORTS_DROPPED Counter "wasmhost_progress_reports_dropped_total" [] "Progress reports that came faster than they could be taken.",
         alert "";
+    CODE_REFUSED Counter "wasmhost_code_refused_total" ["reason"]
+        "Attempts that this host did not run because `signatures.policy` is `require`: the code is unsigned, signed by another key than it should be (key), the signature is not one of this code (forged), is for another name (name), is older than what was live (older), is from the future (clock), the code was replaced a while ago (replaced), or the host cannot remember what was live (memory).",
+        alert "increase(wasmhost_code_refused_total[10m]) > 0";
     LOOP_SILENCE Gauge "wasmhost_loop_silence_seconds" [] "Time since the loop of the worker turned last.",
         alert "wasmhost_loop_silence_seconds > 10 for 1m";
     HEALTH Gauge "wasmhost_health_state" ["component"] "The node's checks: 0 green, 1 amber, 2 red.",
@@ -151,8 +154,8 @@ This page is made from the program's own table; a test compares them, and anothe
 others.
 
 `GET /metrics` of `wasmhost run --http ADDRESS:PORT` answers in the text format of Prometheus (0.0.4). It needs the
-token unless `http.open` names it (see `http.md`). Labels are the queues that exist, outcomes, states and routes: nothing
-that a job says makes a new one. Numbers of queues are asked of Redis at the scrape, at most once a second, and hold for
+token unless `http.open` names it (see `http.md`). Labels are the queues that exist, outcomes, states, reasons and routes:
+nothing that a job says makes a new one. Numbers of queues are asked of Redis at the scrape, at most once a second, and hold for
 the whole fleet: take them from one host, or `max by (queue, state)`. All others are of the one host.
 
 | metric | kind | labels | meaning |

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Policy, PublicKey, Purpose, Signature};
+use super::{Doubt, Policy, PublicKey, Purpose, Reason, Signature};
 use crate::clock::Timestamp;
 use crate::job::visible;
 use crate::jumpscript::{Digest, Manifest, ScriptName, parse_version, words};
+use crate::metrics::Counter;
 
 /// How long code that was replaced is still run: jobs were handed out with it.
 pub const AGAIN_FOR: Duration = Duration::from_secs(300);
@@ -68,6 +69,7 @@ pub struct Gate {
     trusted: Vec<PublicKey>,
     file: Option<PathBuf>,
     memory: Mutex<Memory>,
+    refused: [Counter; Doubt::REASONS.len()],
 }
 
 impl Gate {
@@ -80,7 +82,7 @@ impl Gate {
     /// A gate that remembers nothing but what it sees itself: for commands.
     #[must_use]
     pub fn new(policy: Policy, trusted: Vec<PublicKey>) -> Self {
-        Self { policy, trusted, file: None, memory: Mutex::default() }
+        Self { policy, trusted, file: None, memory: Mutex::default(), refused: Default::default() }
     }
 
     /// The gate of a host, which remembers in its data folder.
@@ -116,6 +118,16 @@ impl Gate {
         self.policy
     }
 
+    /// Counts an attempt that did not run because of a doubt.
+    pub fn count(&self, doubt: &Doubt) {
+        self.refused[doubt.reason as usize].increment();
+    }
+
+    /// Attempts that did not run, in the order of [`Doubt::REASONS`].
+    pub fn refused(&self) -> impl Iterator<Item = u64> {
+        self.refused.iter().map(Counter::get)
+    }
+
     /// Why code must not go live under a name, if so, looked at by whoever publishes. `live` is the signature of what is
     /// live now; nothing when what is older may come too, because it is not going to be taken.
     ///
@@ -127,7 +139,7 @@ impl Gate {
         signature: Option<&Signature>,
         digest: &Digest,
         live: Option<&Signature>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Doubt> {
         let signature = self.vouched(name, signature, digest)?;
         let memory = self.memory();
         let trusted = live.filter(|live| self.trusted.contains(&live.key) && live.is_genuine());
@@ -141,19 +153,22 @@ impl Gate {
     ///
     /// # Errors
     /// Why it is none for this file.
-    pub fn fits(&self, signature: &Signature, digest: &Digest) -> Result<(), String> {
+    pub fn fits(&self, signature: &Signature, digest: &Digest) -> Result<(), Doubt> {
         if !self.trusted.contains(&signature.key) {
-            return Err(format!("it is signed by key {}, which is not in `signatures.trusted`", signature.key.id()));
+            let text = format!("it is signed by key {}, which is not in `signatures.trusted`", signature.key.id());
+            return Err(Doubt::new(Reason::Key, text));
         }
         if !signature.is_genuine() {
-            return Err(format!("its signature is not one of key {}, whose name it bears", signature.key.id()));
+            let text = format!("its signature is not one of key {}, whose name it bears", signature.key.id());
+            return Err(Doubt::new(Reason::Forged, text));
         }
         if signature.statement.digest != *digest {
-            return Err(format!(
+            let text = format!(
                 "its signature is one of other code: it is for {}, this is {}",
                 signature.statement.digest.short(),
                 digest.short()
-            ));
+            );
+            return Err(Doubt::new(Reason::Forged, text));
         }
         Ok(())
     }
@@ -163,7 +178,7 @@ impl Gate {
     ///
     /// # Errors
     /// Why it is not accepted, for people.
-    pub fn accept(&self, name: &ScriptName, signature: Option<&Signature>, digest: &Digest) -> Result<(), String> {
+    pub fn accept(&self, name: &ScriptName, signature: Option<&Signature>, digest: &Digest) -> Result<(), Doubt> {
         let signature = self.vouched(name, signature, digest)?;
         let mut memory = self.memory();
         let key = name.to_string();
@@ -180,7 +195,7 @@ impl Gate {
         let new = Seen::of(signature);
         if seen.as_ref() != Some(&new) {
             memory.seen.insert(key, new);
-            self.write(&memory.seen)?;
+            self.write(&memory.seen).map_err(|text| Doubt::new(Reason::Memory, text))?;
             if let Some(old) = seen.filter(|old| old.digest != *digest) {
                 memory.before.insert(name.clone(), (old.digest, Instant::now() + AGAIN_FOR));
             }
@@ -212,51 +227,56 @@ impl Gate {
         name: &ScriptName,
         signature: Option<&'a Signature>,
         digest: &Digest,
-    ) -> Result<&'a Signature, String> {
-        let Some(signature) = signature else { return Err("it is not signed".to_owned()) };
+    ) -> Result<&'a Signature, Doubt> {
+        let signature = signature.ok_or_else(Doubt::unsigned)?;
         self.fits(signature, digest)?;
         let statement = &signature.statement;
         if statement.name != name.to_string() {
-            return Err(format!("its signature is for the name `{}`, not `{name}`", visible(&statement.name)));
+            let text = format!("its signature is for the name `{}`, not `{name}`", visible(&statement.name));
+            return Err(Doubt::new(Reason::Name, text));
         }
         let ahead = i64::try_from(SIGNED_AHEAD_MAX.as_millis()).unwrap_or(i64::MAX);
         if statement.signed_at_ms > Timestamp::now().millis().saturating_add(ahead) {
-            return Err(format!(
+            let text = format!(
                 "its signature says that it was made at {}: the clock of the signer or of this machine is wrong",
                 Timestamp::from_millis(statement.signed_at_ms)
-            ));
+            );
+            return Err(Doubt::new(Reason::Clock, text));
         }
         Ok(signature)
     }
 
     /// Whether a statement may replace the last one that was seen.
-    fn follows(&self, seen: &Seen, signature: &Signature) -> Result<(), String> {
+    fn follows(&self, seen: &Seen, signature: &Signature) -> Result<(), Doubt> {
         let statement = &signature.statement;
         if seen.key != signature.key && self.trusted.contains(&seen.key) {
-            return Err(format!(
+            let text = format!(
                 "it is signed by key {}, and what was live by key {}; to change the key of a jumpscript, take the old one \
                  out of `signatures.trusted`",
                 signature.key.id(),
                 seen.key.id()
-            ));
+            );
+            return Err(Doubt::new(Reason::Key, text));
         }
         let is_same = seen.digest == statement.digest;
         if statement.signed_at_ms < seen.signed_at_ms || (statement.signed_at_ms == seen.signed_at_ms && !is_same) {
-            return Err(format!(
+            let text = format!(
                 "its signature was made at {}, before that of {} which was live ({}); sign it anew, or go back with \
                  `wasmhost scripts rollback --sign KEYFILE`",
                 Timestamp::from_millis(statement.signed_at_ms),
                 seen.digest.short(),
                 Timestamp::from_millis(seen.signed_at_ms)
-            ));
+            );
+            return Err(Doubt::new(Reason::Older, text));
         }
         let number = |version: &str| parse_version(version).ok().filter(|_| !version.is_empty()).unwrap_or_default();
         if statement.purpose == Purpose::Publish && number(&statement.version) < number(&seen.version) {
-            return Err(format!(
+            let text = format!(
                 "its version {} is lower than {}, which was live; go back with `wasmhost scripts rollback --sign KEYFILE`",
                 if statement.version.is_empty() { "(none)" } else { &statement.version },
                 seen.version
-            ));
+            );
+            return Err(Doubt::new(Reason::Older, text));
         }
         Ok(())
     }

@@ -6,12 +6,14 @@
 //!
 //! Next: `statement` for what is signed, `gate` for what is accepted, `docs/signing.md` for people.
 
+mod doubt;
 mod gate;
 mod key;
 mod statement;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::doubt::{Doubt, Reason};
 pub use self::gate::{AGAIN_FOR, Fault, Gate, SIGNED_AHEAD_MAX};
 pub use self::key::{PublicKey, SigningKey};
 pub use self::statement::{Purpose, SIGNATURE_BYTES_MAX, Signature, Statement};
