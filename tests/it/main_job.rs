@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use redis::AsyncCommands;
 use wasmhost::job::{JobId, JobState, NewJob};
-use wasmhost::jumpscript::ScriptName;
-use wasmhost::store::{JobRecord, Store};
+use wasmhost::jumpscript::{Digest, Kind, Manifest, ScriptName};
+use wasmhost::ports::PublishRule;
+use wasmhost::store::{JobRecord, NewJumpscript, Store};
 
 use crate::support::guests;
 use crate::support::program::{Host, Invocation, program};
@@ -312,6 +313,25 @@ async fn a_new_version_is_live_for_the_next_job_and_both_digests_are_known() {
     let live = world.store.script(&name).await.unwrap().unwrap();
     assert_eq!(second.digest(), Some(live.digest));
     assert_ne!(first.digest(), second.digest());
+}
+
+#[tokio::test]
+async fn a_job_that_waited_for_its_type_says_which_code_it_ran() {
+    let world = World::new().await;
+    let wasm = guests::wasm("echo");
+    let _host = world.host(&[]);
+    let id = world.submit(NewJob::new("default", "echo", "early")).await;
+    wait_until("the job was handed out, with no code for it", PATIENCE, async || {
+        let record = world.store.job(&id).await.ok()??;
+        (record.state() == Some(JobState::Inflight)).then_some(())
+    })
+    .await;
+    // Not by the program: a host waits for some seconds only.
+    let echo = NewJumpscript { name: "echo".parse().unwrap(), kind: Kind::Component, manifest: Manifest::default() };
+    world.store.publish(&echo, &wasm, PublishRule::Always).await.unwrap();
+    let record = world.ended(&id).await;
+    assert_eq!(record.text("result").as_deref(), Some("early"), "{record:?}");
+    assert_eq!(record.digest(), Some(Digest::of(&wasm)), "{record:?}");
 }
 
 #[tokio::test]

@@ -24,6 +24,8 @@ pub(super) struct Held {
     pub(super) retry: RetryWish,
     /// The code it runs.
     pub(super) digest: Option<Digest>,
+    /// Whether its type was unknown when it was handed out: its row does not say which code it runs.
+    pub(super) is_late: bool,
     /// Its type, for the log.
     pub(super) job_type: String,
     /// Stops the attempt.
@@ -43,6 +45,7 @@ impl Held {
             attempts: job.attempts,
             retry: job.retry,
             digest: job.digest,
+            is_late: job.digest.is_none(),
             job_type: job.job_type.clone(),
             cancel,
             since: Instant::now(),
@@ -58,6 +61,7 @@ impl Held {
             attempts,
             retry,
             digest: None,
+            is_late: false,
             job_type: "x".into(),
             cancel: CancelFlag::new(),
             since: Instant::now(),

@@ -75,6 +75,9 @@ pub(super) fn settle(
         Outcome::LeaseLost => return None,
     };
     let mut fields = usage_fields(usage);
+    if let Some(digest) = held.digest.filter(|_| held.is_late) {
+        fields.push(("digest", digest.to_string().into_bytes()));
+    }
     if let (End::Retry { .. }, None, Some(n)) = (&end, held.retry.max_attempts, manifest.max_attempts) {
         // The sweeps, which know no manifest, count deliveries against it.
         fields.push(("max_attempts", n.to_string().into_bytes()));
