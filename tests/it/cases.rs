@@ -165,13 +165,36 @@ fn what_cannot_be_tested_is_refused_with_what_to_do() {
     assert!(refused(&["nowhere"]).contains("`nowhere`"));
     assert!(refused(&["--wasm", "tests"]).contains("is a directory"));
     fs::copy(guests::path("end"), folder.path().join("other.wasm")).unwrap();
+    fs::rename(folder.path().join("tests/mine.toml"), folder.path().join("tests/all.toml")).unwrap();
     let several = refused(&[]);
     assert!(several.contains("`mine`, `other`") && several.contains("script = "), "{several}");
-    fs::write(folder.path().join("tests/mine.toml"), "[[case]]\nnmae = 'x'\n").unwrap();
+    fs::write(folder.path().join("tests/all.toml"), "[[case]]\nnmae = 'x'\n").unwrap();
     let unknown = refused(&[]);
-    assert!(unknown.contains("tests/mine.toml") && unknown.contains("did you mean `name`"), "{unknown}");
+    assert!(unknown.contains("tests/all.toml") && unknown.contains("did you mean `name`"), "{unknown}");
     fs::remove_dir_all(folder.path().join("tests")).unwrap();
     assert!(refused(&[]).contains("tests/NAME.toml"));
+}
+
+#[test]
+fn a_script_has_cases_like_any_other_and_its_manifest_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |path: &str, text: &str| fs::write(folder.path().join(path), text).unwrap();
+    fs::create_dir(folder.path().join("tests")).unwrap();
+    put("twice.rhai", "if args.n < 0 {\n  throw \"negative\";\n}\nstate(\"sums\").increment(\"n\");\nargs.n * 2");
+    put("twice.toml", "[permissions]\nstate = [\"sums\"]\n");
+    put("other.rhai", "enqueue(\"q\", \"t\", 1)");
+    put(
+        "tests/twice.toml",
+        "[[case]]\nname = 'doubles'\npayload = { n = 21 }\nexpect = { result = 42, buckets = { sums = { n = 1 } } }\n\
+         [[case]]\nname = 'says the line'\npayload = { n = -1 }\nexpect = { error = 'twice.rhai line 2: negative' }\n",
+    );
+    put("tests/cases.toml", "script = 'other'\n[[case]]\nname = 'asks'\nexpect = { error = 'enqueue into q: ' }\n");
+    let rhai = guests::path("rhai");
+    let said = test(folder.path(), &["--interpreter", rhai.to_str().unwrap()]).ok();
+    assert!(said.contains("tests/twice.toml (twice)") && said.contains("3 passed, 0 failed"), "{said}");
+    put("tests/cases.toml", "[[case]]\nname = 'x'\n");
+    let said = test(folder.path(), &["--interpreter", rhai.to_str().unwrap()]).fails(2);
+    assert!(said.contains("`other`, `twice`") && said.contains("`tests/NAME.toml`"), "{said}");
 }
 
 #[test]

@@ -6,8 +6,12 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use wasmhost::jumpscript::{Digest, embed_manifest};
+
 use crate::support::guests;
+use crate::support::http::Server;
 use crate::support::program::{Ended, Host, Invocation, program};
+use crate::support::redis::{RedisServer, random_prefix};
 
 /// Where the set-up put the tools.
 fn tools() -> PathBuf {
@@ -147,6 +151,28 @@ fn a_new_project_in_rust_builds_and_runs() {
     // The manifest is in the file: it needs nothing beside it.
     let said = Invocation::new(["inspect", wasm.to_str().unwrap()]).run().ok();
     assert!(said.contains("organization = \"local\""), "{said}");
+    publishes_for_nodes(&project, &wasm);
+}
+
+/// `publish .` publishes what `cargo build --release` makes, not what names source lines.
+fn publishes_for_nodes(project: &Project, release: &Path) {
+    let redis = RedisServer::shared();
+    let data = project.place.path().join("data");
+    let lock = File::create(guests::root().join("target/guests.lock")).unwrap();
+    lock.lock().unwrap();
+    let said = Invocation::new(["publish", "."])
+        .on(redis.url(), &random_prefix())
+        .dir(&project.root())
+        .env("CARGO_TARGET_DIR", rust_target().to_str().unwrap())
+        .env("CARGO_NET_OFFLINE", "true")
+        .env("WASMHOST_DATA", data.to_str().unwrap())
+        .run()
+        .ok();
+    drop(lock);
+    assert!(said.starts_with("published local/hello ") && said.contains("/wasm32-wasip2/release/"), "{said}");
+    let manifest = fs::read_to_string(project.root().join("jumpscript.toml")).unwrap();
+    let whole = embed_manifest(&fs::read(release).unwrap(), &manifest);
+    assert!(said.contains(&Digest::of(&whole).short()), "{said}");
 }
 
 #[test]
@@ -165,6 +191,10 @@ fn a_new_project_in_javascript_builds_and_runs() {
     return [own.get("n"), own.get("none"), own.increment("count", 3), cancelled()];
   }
   if (args.name === "denied") state("not-mine").get("n");
+  if (args.name.startsWith("http")) {
+    const answer = http.post(args.name, { a: [1, "é"] }, { "x-way": "there" });
+    return [answer.status, answer.isSuccess, answer.headers["x-way"], answer.text, answer.json];
+  }
   if (args.name === "random") return [Math.random(), Math.random()];
   if (args.name === "text") {
     const bytes = new TextEncoder().encode("é€😀\ud800");
@@ -173,7 +203,8 @@ fn a_new_project_in_javascript_builds_and_runs() {
   }
   return {"#,
     );
-    project.edit("src/app.js", "import { job", "import { cancelled, retry, state, job");
+    project.edit("src/app.js", "import { job", "import { cancelled, http, retry, state, job");
+    project.edit("jumpscript.toml", "[build]", "[permissions]\nhttp = [\"127.0.0.1:*\"]\n\n[build]");
     let wasm = project.build();
     let named = |name: &str| format!("{{\"name\": \"{name}\"}}");
 
@@ -187,9 +218,35 @@ fn a_new_project_in_javascript_builds_and_runs() {
     assert!(ended.stderr.contains("said {\"by\":\"console\"} é€😀\u{fffd}"), "{}", ended.stderr);
     assert_eq!(ended.ok().trim_end(), "é€😀\u{fffd}");
     assert_eq!(exec(&wasm, &named("state")).ok().trim_end(), r#"[{"seen":1},null,3,false]"#);
-    assert!(error_of(&wasm, &named("denied")).1.contains("state not-mine"));
+    assert!(error_of(&wasm, &named("denied")).1.contains("state not-mine: access-denied (the job's log says"));
     let drawn = || exec(&wasm, &named("random")).ok();
     assert_ne!(drawn(), drawn(), "every job draws its own random numbers");
+    posts_as_permitted(&project, &wasm);
+}
+
+/// The body of `if name.startswith("http")`: a request to the place that the manifest names, answered and denied.
+fn posts_as_permitted(project: &Project, wasm: &Path) {
+    let server = Server::answering("HTTP/1.1 201 Created\r\ncontent-length: 2\r\nx-way: back\r\n\r\n42");
+    let payload = format!("{{\"name\": \"{}/rate?key=1\"}}", server.url());
+    let language = project.language;
+    // The manifest counts from where a build leaves the file, too.
+    let built = project.root().join("build/hello.wasm");
+    let exec = |file: &Path, more: &[&str]| {
+        let arguments = [&["exec", file.to_str().unwrap(), "--payload", &payload], more].concat();
+        Invocation::new(arguments).run()
+    };
+    let said = exec(&built, &["--allow-http", "127.0.0.1:*"]).ok();
+    assert_eq!(said.trim_end(), r#"[201,true,"back","42",42]"#, "{language}");
+    let [received] = &server.received()[..] else { panic!("{language}: one request") };
+    assert_eq!((received.line.as_str(), received.header("x-way")), ("POST /rate?key=1 HTTP/1.1", Some("there")));
+    assert_eq!(received.header("content-type"), Some("application/json"), "{language}");
+    assert_eq!(String::from_utf8_lossy(&received.body), r#"{"a":[1,"é"]}"#, "{language}");
+    // A copy elsewhere has no manifest.
+    let denied = if language == "python" { exec(&built, &[]) } else { exec(wasm, &["--allow-http", "127.0.0.1:*"]) };
+    let place = format!("POST {}/rate: HTTP-request-denied (the job's log says what would allow it)", server.url());
+    let said = denied.fails(1);
+    assert!(said.contains(&place), "{language}: {said}");
+    assert_eq!(server.received().len(), 1, "{language}");
 }
 
 #[test]
@@ -208,6 +265,9 @@ fn a_new_project_in_python_builds_and_runs() {
         return [own.get("n"), own.get("none"), own.increment("count", 3), wasmhost.cancelled()]
     if name == "denied":
         wasmhost.State("not-mine").get("n")
+    if name.startswith("http"):
+        answer = wasmhost.http.post(name, {"a": [1, "é"]}, {"x-way": "there"})
+        return [answer.status, answer.is_success, answer.headers["x-way"], answer.text, answer.json]
     if name == "random":
         return [random.random(), random.random()]
     if name == "socket":
@@ -215,6 +275,7 @@ fn a_new_project_in_python_builds_and_runs() {
     print("said by print")
     return {"#,
     );
+    project.edit("jumpscript.toml", "[build]", "[permissions]\nhttp = [\"127.0.0.1:*\"]\n\n[build]");
     project.edit("app.py", "import wasmhost\n", "import random\nimport socket\n\nimport wasmhost\n");
     let wasm = project.build();
     greets_in_json(&project, &wasm, "rejected");
@@ -230,7 +291,8 @@ fn a_new_project_in_python_builds_and_runs() {
     assert_eq!(outcome, "failed");
     assert!(error.contains("PermissionError"), "sockets are there and refuse every call: {error}");
     assert_eq!(exec(&wasm, &named("state")).ok().trim_end(), r#"[{"seen":1},null,3,false]"#);
-    assert!(error_of(&wasm, &named("denied")).1.contains("Refused: state not-mine"));
+    assert!(error_of(&wasm, &named("denied")).1.contains("Refused: state not-mine: access-denied (the job's"));
+    posts_as_permitted(&project, &wasm);
     let ended = exec(&wasm, &named("Bob"));
     assert!(ended.stderr.contains("said by print") && ended.stderr.contains("[info] greeting Bob"), "{}", ended.stderr);
     let drawn = || exec(&wasm, &named("random")).ok();

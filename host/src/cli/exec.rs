@@ -16,14 +16,14 @@ use super::{Failure, Global, print, profile};
 use crate::clock::{Timestamp, parse_duration};
 use crate::config::Given;
 use crate::job::{JobId, PAYLOAD_BYTES_MAX};
-use crate::jumpscript::{Language, MANIFEST_FILE, WASM_BYTES_MAX};
+use crate::jumpscript::MANIFEST_FILE;
 use crate::permissions::HttpPattern;
 use crate::sandbox::{Call, MEMORY_BYTES_MAX};
 
 /// Arguments of `wasmhost exec`.
 #[derive(Debug, Args)]
 pub(super) struct ExecArgs {
-    /// The file: a jumpscript component, a WASI command, or a script (.rhai, .js, .py)
+    /// The file: a jumpscript component, a WASI command, or a script (.rhai, .js, .py), with the manifest beside it
     file: PathBuf,
     /// The Wasm file of the interpreter of a script [default: the one that ships beside this program]
     #[arg(long, value_name = "FILE")]
@@ -53,7 +53,7 @@ pub(super) struct ExecArgs {
 
 /// Runs the command.
 pub(super) async fn run(global: Global, args: ExecArgs) -> Result<ExitCode, Failure> {
-    let wasm = read_file(&args.file, WASM_BYTES_MAX)?;
+    let candidate = super::publish::candidate(&args.file, false)?;
     let payload = match (&args.payload, &args.payload_file) {
         (Some(text), _) => read_payload(text)?,
         (None, Some(file)) => read_file(file, PAYLOAD_BYTES_MAX)?,
@@ -67,12 +67,7 @@ pub(super) async fn run(global: Global, args: ExecArgs) -> Result<ExitCode, Fail
     })?;
     config.notes.iter().for_each(|note| print::note(&format!("warning: {note}")));
     let local = Local::new(&config, memory_bytes_max)?;
-    let code = match Language::of(&args.file) {
-        Some(language) => {
-            local.load_text(language, super::publish::candidate(&args.file, false)?, args.interpreter.as_deref())?
-        }
-        None => local.load(&wasm)?,
-    };
+    let code = local.load_candidate(candidate, args.interpreter.as_deref())?;
     let manifest = code.script.manifest();
 
     let now = Timestamp::now();

@@ -11,8 +11,8 @@ use super::exec::read_file;
 use super::{Failure, print};
 use crate::config::Config;
 use crate::host::shipped_interpreter;
-use crate::job::visible_lines;
-use crate::jumpscript::{Digest, Language, Source, WASM_BYTES_MAX};
+use crate::job::{visible, visible_lines};
+use crate::jumpscript::{Digest, Language, Manifest, Source, WASM_BYTES_MAX, embed_manifest};
 use crate::permissions::{Ceiling, Granted, Permissions};
 use crate::ports::{Candidate, JobSink, Level, Supply};
 use crate::sandbox::{Call, Compiler, Finished, FirstTier, HostCalls, Options, Sandbox, Script};
@@ -93,8 +93,19 @@ impl Local {
         Ok(Arc::new(granted.named(vec![name])))
     }
 
+    /// A file with the manifest beside it: Wasm, or a script on its interpreter.
+    pub(super) fn load_candidate(&self, candidate: Candidate, interpreter: Option<&Path>) -> Result<Code, Failure> {
+        if let Some(language) = Language::of(Path::new(&candidate.file)) {
+            return self.load_text(language, candidate, interpreter);
+        }
+        let Some(manifest) = &candidate.manifest else { return self.load(&candidate.wasm) };
+        Manifest::parse(manifest)
+            .map_err(|error| Failure::usage(format!("the manifest of `{}`: {error}", visible(&candidate.file))))?;
+        self.load(&embed_manifest(&candidate.wasm, manifest))
+    }
+
     /// The text of a script on its interpreter: the named file, else what ships beside this program.
-    pub(super) fn load_text(
+    fn load_text(
         &self,
         language: &Language,
         candidate: Candidate,

@@ -14,7 +14,7 @@ use crate::watch::IGNORED_FOLDERS;
 
 /// What a jumpscript written in Rust is compiled for.
 pub(super) const TARGET: &str = "wasm32-wasip2";
-/// The profile that projects are built with. A profile of its own leaves what `cargo build --release` makes alone.
+/// The profile that projects are built with for their authors. A profile of its own leaves what `cargo build --release` makes alone.
 const PROFILE: &str = "wasmhost-dev";
 /// As `release` in everything but what backtraces need to name source lines.
 const PROFILE_SETTINGS: [&str; 3] = ["inherits=\"release\"", "debug=\"line-tables-only\"", "strip=\"none\""];
@@ -32,6 +32,15 @@ pub struct Project {
     pub root: PathBuf,
     /// What makes its Wasm files.
     pub(super) how: How,
+}
+
+/// Whom a project is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// Its author: what is in the file names source lines. Rust only; the commands of other languages are their own.
+    Author,
+    /// The nodes: as `cargo build --release` has it.
+    Nodes,
 }
 
 /// What makes the Wasm files of a project.
@@ -141,9 +150,9 @@ fn package_name(folder: &Path) -> Option<String> {
 ///
 /// # Errors
 /// The compiler's own words, or why it could not be run.
-pub async fn build(project: &Project) -> Result<Vec<Artifact>, String> {
+pub async fn build(project: &Project, whom: For) -> Result<Vec<Artifact>, String> {
     match &project.how {
-        How::Cargo => by_cargo(project).await,
+        How::Cargo => by_cargo(project, whom).await,
         How::Command(build) => {
             let path = command::run(&project.root, build).await?;
             Ok(vec![Artifact { name: project.name.clone(), path, folder: project.root.clone() }])
@@ -152,11 +161,15 @@ pub async fn build(project: &Project) -> Result<Vec<Artifact>, String> {
     }
 }
 
-async fn by_cargo(project: &Project) -> Result<Vec<Artifact>, String> {
+async fn by_cargo(project: &Project, whom: For) -> Result<Vec<Artifact>, String> {
+    let (profile, settings) = match whom {
+        For::Author => (PROFILE, &PROFILE_SETTINGS[..]),
+        For::Nodes => ("release", &[][..]),
+    };
     let mut command = Command::new("cargo");
-    command.args(["build", "--profile", PROFILE, "--target", TARGET, "--message-format", "json-render-diagnostics"]);
-    for setting in PROFILE_SETTINGS {
-        command.args(["--config", &format!("profile.{PROFILE}.{setting}")]);
+    command.args(["build", "--profile", profile, "--target", TARGET, "--message-format", "json-render-diagnostics"]);
+    for setting in settings {
+        command.args(["--config", &format!("profile.{profile}.{setting}")]);
     }
     // The project's own toolchain file and cargo configuration count, not those of the host's build.
     command.current_dir(&project.root).env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTFLAGS");

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch as channel};
 use tokio::time::Instant;
 
-pub use self::build::{Artifact, Project, build, find_projects};
+pub use self::build::{Artifact, For, Project, build, find_projects};
 use crate::jumpscript::{Digest, MANIFEST_FILE, ScriptName};
 use crate::ports::{Candidate, PublishError, PublishRule, Publisher};
 use crate::watch::{Candidates, ChangeKind, Found, Options, Watcher, read_candidate};
@@ -215,7 +215,7 @@ impl Dev {
     async fn build(&mut self, project: &Project) -> Option<()> {
         self.tell(Event::Building { project: project.name.clone() }).await?;
         let start = Instant::now();
-        let built = build(project).await;
+        let built = build(project, For::Author).await;
         let took = start.elapsed();
         let artifacts = match built {
             Ok(artifacts) => artifacts,
@@ -257,7 +257,7 @@ impl Dev {
     }
 }
 
-/// Builds the project whose folder this is, once, and gives its Wasm files; `None` when it is no project's.
+/// Builds the project whose folder this is for the nodes, once, and gives its Wasm files; `None` when it is no project's.
 ///
 /// # Errors
 /// The compiler's own words, the tool that is missing, or why the file cannot be read.
@@ -265,7 +265,7 @@ pub async fn build_folder(folder: &Path) -> Option<Result<Vec<(PathBuf, Candidat
     let project = Project::at(folder)?;
     let building = async {
         let mut built = Vec::new();
-        for artifact in build(&project).await? {
+        for artifact in build(&project, For::Nodes).await? {
             let candidate = read_artifact(&artifact).await?;
             built.push((artifact.path, candidate));
         }

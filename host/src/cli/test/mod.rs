@@ -49,7 +49,7 @@ Examples:
 /// Arguments of `wasmhost test`.
 #[derive(Debug, Args)]
 pub(super) struct TestArgs {
-    /// Folder with a project or Wasm files and a folder `tests`, or one file of cases
+    /// Folder with a project, Wasm files or scripts (.rhai, .js, .py) and a folder `tests`, or one file of cases
     #[arg(default_value = ".", value_name = "DIR|FILE")]
     path: PathBuf,
     /// Only cases with this text in their name or their file's
@@ -58,9 +58,12 @@ pub(super) struct TestArgs {
     /// Write what came into the files as what is expected
     #[arg(long)]
     update: bool,
-    /// Test this Wasm file, and build nothing
+    /// Test this Wasm file or script, and build nothing
     #[arg(long, value_name = "FILE")]
     wasm: Option<PathBuf>,
+    /// The Wasm file of the interpreter of scripts [default: the one that ships beside this program]
+    #[arg(long, value_name = "FILE")]
+    interpreter: Option<PathBuf>,
     /// Where it may send HTTP requests, when its manifest asks for it (repeatable) [env: WASMHOST_ALLOW_HTTP]
     #[arg(long = "allow-http", value_name = "HOST:PORT")]
     allow_http: Vec<HttpPattern>,
@@ -99,7 +102,7 @@ pub(super) async fn run(global: Global, args: TestArgs) -> Result<ExitCode, Fail
     config.notes.iter().for_each(|note| print::note(&format!("warning: {note}")));
     let found = subject::find(&args.path)?;
     let local = Local::new(&config, CASE_MEMORY_BYTES_MAX)?;
-    let mut subjects = Subjects::new(&args.path, args.wasm.clone());
+    let mut subjects = Subjects::new(&args.path, args.wasm.clone(), args.interpreter.clone());
     let mut totals = Totals::default();
     let mut documents = Vec::new();
     for found in &found {

@@ -7,7 +7,7 @@ use super::super::profile::rounded;
 use super::super::{Failure, print};
 use crate::dev::{self, Project};
 use crate::job::visible;
-use crate::jumpscript::{Digest, Manifest, embed_manifest};
+use crate::jumpscript::Language;
 use crate::ports::Candidate;
 use crate::watch::{IGNORED_FOLDERS, read_candidate};
 
@@ -59,10 +59,16 @@ fn look_into(folder: &Path, depth: usize, found: &mut Vec<Found>) {
     }
 }
 
-/// The code of an owner, by name.
+/// A jumpscript of an owner, by name. It is loaded when the first cases are about it.
 struct Subject {
     name: String,
-    code: Code,
+    is_wasm: bool,
+    state: State,
+}
+
+enum State {
+    Read(Box<Candidate>),
+    Loaded(Code),
 }
 
 /// Builds and loads what files of cases are about, each once.
@@ -72,14 +78,16 @@ pub(super) struct Subjects {
     made: Vec<(PathBuf, Vec<Subject>)>,
     /// Tested instead of whatever else there is.
     instead: Option<PathBuf>,
+    /// Runs scripts instead of what ships with the program.
+    interpreter: Option<PathBuf>,
 }
 
 impl Subjects {
-    pub(super) fn new(path: &Path, instead: Option<PathBuf>) -> Self {
+    pub(super) fn new(path: &Path, instead: Option<PathBuf>, interpreter: Option<PathBuf>) -> Self {
         let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let folder = if folder.file_name().is_some_and(|name| name == FOLDER) { &folder.join("..") } else { folder };
-        Self { projects: dev::find_projects(folder), made: Vec::new(), instead }
+        Self { projects: dev::find_projects(folder), made: Vec::new(), instead, interpreter }
     }
 
     /// The name and the code that a file of cases is about; `script` is what it says itself.
@@ -90,38 +98,36 @@ impl Subjects {
         script: Option<&str>,
     ) -> Result<(&str, &Code), Failure> {
         if !self.made.iter().any(|(owner, _)| *owner == found.owner) {
-            let subjects = self.make(local, &found.owner).await?;
+            let subjects = self.make(&found.owner).await?;
             self.made.push((found.owner.clone(), subjects));
         }
-        let (_, subjects) = self.made.iter().find(|(owner, _)| *owner == found.owner).ok_or_else(gone)?;
-        let names = || subjects.iter().map(|subject| format!("`{}`", subject.name)).collect::<Vec<_>>().join(", ");
-        let file = visible(&found.file.display().to_string());
-        let subject = match (script, subjects.as_slice()) {
-            (Some(_), [only]) if self.instead.is_some() => only,
-            (Some(script), _) => {
-                let short = script.rsplit('/').next().unwrap_or(script);
-                subjects.iter().find(|subject| subject.name == script || subject.name == short).ok_or_else(|| {
-                    Failure::usage(format!("`{file}` is about `{}`, but there is {}", visible(script), names()))
-                })?
-            }
-            (None, [only]) => only,
-            (None, _) => {
-                return Err(Failure::usage(format!("`{file}` does not say which it is about: {}", names()))
-                    .hint("write `script = \"NAME\"` at its top"));
-            }
-        };
-        Ok((&subject.name, &subject.code))
+        let (_, subjects) = self.made.iter_mut().find(|(owner, _)| *owner == found.owner).ok_or_else(gone)?;
+        let n = meant(subjects, &found.file, script, self.instead.is_some())?;
+        let subject = subjects.get_mut(n).ok_or_else(gone)?;
+        if let State::Read(candidate) = &subject.state {
+            let code = local.load_candidate(candidate.as_ref().clone(), self.interpreter.as_deref())?;
+            subject.state = State::Loaded(code);
+        }
+        match &subject.state {
+            State::Loaded(code) => Ok((&subject.name, code)),
+            State::Read(_) => Err(gone()),
+        }
     }
 
-    async fn make(&self, local: &Local, owner: &Path) -> Result<Vec<Subject>, Failure> {
+    async fn make(&self, owner: &Path) -> Result<Vec<Subject>, Failure> {
         let candidates = if let Some(file) = &self.instead {
             vec![read(file)?]
         } else if let Some(project) = self.project_of(owner) {
             build(project, owner).await?
         } else {
-            wasm_files(owner)?
+            files(owner)?
         };
-        candidates.into_iter().map(|candidate| load(local, candidate)).collect()
+        let subject = |candidate: Candidate| Subject {
+            name: candidate.default_name.clone(),
+            is_wasm: Language::of(Path::new(&candidate.file)).is_none(),
+            state: State::Read(Box::new(candidate)),
+        };
+        Ok(candidates.into_iter().map(subject).collect())
     }
 
     fn project_of(&self, owner: &Path) -> Option<&Project> {
@@ -136,12 +142,36 @@ fn gone() -> Failure {
     Failure::new("the code is gone; this is a bug, please report it")
 }
 
+/// Which of several a file of cases is about: what it says, else the only one, else the one that is called like the file,
+/// else the only Wasm file.
+fn meant(subjects: &[Subject], file: &Path, script: Option<&str>, is_given: bool) -> Result<usize, Failure> {
+    let names = || subjects.iter().map(|subject| format!("`{}`", subject.name)).collect::<Vec<_>>().join(", ");
+    let shown = visible(&file.display().to_string());
+    let place = |name: &str| subjects.iter().position(|subject| subject.name == name);
+    if subjects.len() == 1 && (is_given || script.is_none()) {
+        return Ok(0);
+    }
+    if let Some(script) = script {
+        let short = script.rsplit('/').next().unwrap_or(script);
+        return place(script).or_else(|| place(short)).ok_or_else(|| {
+            Failure::usage(format!("`{shown}` is about `{}`, but there is {}", visible(script), names()))
+        });
+    }
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let mut wasm = subjects.iter().enumerate().filter(|(_, subject)| subject.is_wasm).map(|(n, _)| n);
+    let only = wasm.next().filter(|_| wasm.next().is_none());
+    place(&stem).or(only).ok_or_else(|| {
+        Failure::usage(format!("`{shown}` does not say which it is about: {}", names()))
+            .hint("write `script = \"NAME\"` at its top, or call the file like the script: `tests/NAME.toml`")
+    })
+}
+
 /// What a project builds for a folder: that of the folder's own package, else everything.
 async fn build(project: &Project, owner: &Path) -> Result<Vec<Candidate>, Failure> {
     let name = visible(&project.name);
     print::note(&format!("building {name}"));
     let start = std::time::Instant::now();
-    let artifacts = dev::build(project).await.map_err(|text| {
+    let artifacts = dev::build(project, dev::For::Author).await.map_err(|text| {
         print::note(&text);
         Failure::new(format!("`{name}` does not build, so nothing was tested"))
     })?;
@@ -159,17 +189,21 @@ async fn build(project: &Project, owner: &Path) -> Result<Vec<Candidate>, Failur
     Ok(candidates)
 }
 
-/// The Wasm files that lie in a folder.
-fn wasm_files(folder: &Path) -> Result<Vec<Candidate>, Failure> {
+/// The Wasm files and scripts that lie in a folder.
+fn files(folder: &Path) -> Result<Vec<Candidate>, Failure> {
     let shown = visible(&folder.display().to_string());
     let entries =
         std::fs::read_dir(folder).map_err(|error| Failure::usage(format!("cannot read `{shown}`: {error}")))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "wasm"));
+    let is_hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let is_wasm = |path: &Path| path.extension().is_some_and(|extension| extension == "wasm");
+    files.retain(|path| !is_hidden(path) && (is_wasm(path) || Language::of(path).is_some()));
     files.sort();
     if files.is_empty() {
-        return Err(Failure::usage(format!("there is nothing to test in `{shown}`: no project and no Wasm file"))
-            .hint("build it first, or name the file: --wasm FILE"));
+        return Err(Failure::usage(format!(
+            "there is nothing to test in `{shown}`: no project, no Wasm file, no script"
+        ))
+        .hint("build it first, or name the file: --wasm FILE"));
     }
     files.iter().map(|file| read(file)).collect()
 }
@@ -179,19 +213,6 @@ fn read(file: &Path) -> Result<Candidate, Failure> {
     super::super::exec::check_regular(file)?;
     let shown = visible(&file.display().to_string());
     read_candidate(file).map_err(|error| Failure::usage(format!("`{shown}`: {}", error.text())))
-}
-
-fn load(local: &Local, candidate: Candidate) -> Result<Subject, Failure> {
-    let file = visible(&candidate.file);
-    let wasm = match &candidate.manifest {
-        Some(text) => {
-            Manifest::parse(text).map_err(|error| Failure::usage(format!("`{file}`: {error}")))?;
-            embed_manifest(&candidate.wasm, text)
-        }
-        None => candidate.wasm,
-    };
-    tracing::debug!(digest = %Digest::of(&wasm).short(), "code to test");
-    Ok(Subject { name: candidate.default_name, code: local.load(&wasm)? })
 }
 
 #[cfg(test)]
