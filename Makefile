@@ -2,7 +2,7 @@
 # The paths below target/ are promised to readers, so the folder cannot be moved.
 unexport CARGO_TARGET_DIR
 
-.PHONY: help setup build demo test torture lint bench bench-languages bench-peers bench-reload bench-scale audit
+.PHONY: help setup build demo test torture tenfold lint bench bench-languages bench-peers bench-reload bench-scale audit
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -33,6 +33,9 @@ torture: setup build ## The engine against its model and under faults, about 40 
 	$(if $(CAMPAIGN),,MODEL_SEQUENCES=20000 cargo test --package wasmhost --test it engine::model -- --nocapture)
 	$(if $(CAMPAIGN),,BAD_WASM_AT_LENGTH=1 cargo test --package wasmhost --test it bad_wasm::files::w1 -- --nocapture)
 	CAMPAIGN='$(CAMPAIGN)' WASMHOST_PROGRAM='$(CURDIR)/target/release/wasmhost' cargo test --package wasmhost --test it torture::at_length -- --ignored --nocapture
+
+tenfold: setup ## Raise every limit of a sandbox tenfold in a copy, and demand that the test of each limit fails there
+	@.ci/tenfold
 
 bench: setup build ## Measure the sandbox, the queue and HTTP; tables here, figures in target/bench
 	cargo bench --package wasmhost --bench sandbox

@@ -55,8 +55,10 @@ const ECHO: [(Language, &str, &str); 5] = [
 fn main() {
     // `cargo test --benches` runs it too, to see that it still works.
     let rounds = if std::env::args().any(|arg| arg == "--test") { 1 } else { ROUNDS };
+    // `cargo bench --bench languages -- python` runs one variant, for a profiler.
+    let only = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut variants = variants();
+    let mut variants = variants(only.as_deref());
     runtime.block_on(take_turns(&mut variants, rounds));
     let mut figures = serde_json::Map::new();
     println!("{:<52} {:>10} {:>10}", "a fresh instance per job", "p50 µs", "p99 µs");
@@ -64,12 +66,13 @@ fn main() {
         let (p50, p99) = variant.tell(&mut figures);
         println!("{:<52} {p50:>10.1} {p99:>10.1}", variant.what);
     }
-    if rounds == ROUNDS {
+    if rounds == ROUNDS && only.is_none() {
         turns::write(&figures, "languages.json");
     }
 }
 
-fn variants() -> Vec<Variant> {
+fn variants(only: Option<&str>) -> Vec<Variant> {
+    let is_wanted = |key: &str| only.is_none_or(|only| only == key);
     // Every file on its optimised code, as it runs after its first seconds.
     let first_tier = FirstTier { from_bytes: usize::MAX, is_optimised: true };
     let sandbox = Sandbox::new(Options { pool_size: 100, first_tier, ..Options::default() }).unwrap();
@@ -77,11 +80,18 @@ fn variants() -> Vec<Variant> {
     let mut add = |key: &str, what: &str, wasm: &[u8]| {
         let script = sandbox.load(Digest::of(wasm), wasm).unwrap();
         variants.push(Variant::ours(key, what, &sandbox, &script));
-        variants.push(plain(&format!("{key}_default"), "  with wasmtime's default settings", wasm));
+        if only.is_none() {
+            variants.push(plain(&format!("{key}_default"), "  with wasmtime's default settings", wasm));
+        }
     };
-    add("rust", "Rust component", &guests::wasm("echo"));
-    add("command", "Rust command (WASI preview 1)", &guests::wasm("command-preview1"));
-    for (language, file, body) in ECHO {
+    for (key, what, guest) in
+        [("rust", "Rust component", "echo"), ("command", "Rust command (WASI preview 1)", "command-preview1")]
+    {
+        if is_wanted(key) {
+            add(key, what, &guests::wasm(guest));
+        }
+    }
+    for (language, file, body) in ECHO.into_iter().filter(|(language, ..)| is_wanted(language.as_str())) {
         match build(language, file, body) {
             Some(wasm) => add(language.as_str(), language.name(), &wasm),
             None => println!("skipped {language}: its tools are not in target/tools; run `make setup`"),
@@ -92,6 +102,9 @@ fn variants() -> Vec<Variant> {
         ("spawn_node", "starting `node -e 0`", "node", &["-e", "0"]),
         ("spawn_python", "starting `python3 -c pass`", "python3", &["-c", "pass"]),
     ] {
+        if !is_wanted(key) {
+            continue;
+        }
         if spawn(program, arguments).is_ok() {
             variants.push(Variant::new(key, what, move || async move { spawn(program, arguments).unwrap() }));
         } else {

@@ -35,8 +35,9 @@ const MEMORY_RESERVATION: u64 = 4 << 30;
 const KEEP_SCANNED: usize = 1 << 20;
 /// Bytes that stay mapped when they must be wiped blindly: what a guest with a small stack has.
 const KEEP_WIPED: usize = 128 << 10;
-/// Bytes of a table that stay mapped: a component has several tiny ones, each otherwise a system call.
-const KEEP_TABLE: usize = 16 << 10;
+/// Bytes of a table that stay mapped, wiped as far as it was used: all there are. A component has several tiny ones, each
+/// otherwise a system call, and Python's large one would be mapped anew page by page.
+const KEEP_TABLE: usize = TABLE_ELEMENTS_MAX * size_of::<usize>();
 /// Bytes of a native stack that are wiped in place under [`Hardening::Strict`].
 const KEEP_STACK: usize = 64 << 10;
 
