@@ -105,7 +105,12 @@ async fn the_metrics_are_those_of_the_table_and_count_what_happened() {
         let ended = |outcome: &str| {
             sample(&text, &format!("wasmhost_attempts_total{{queue=\"default\",outcome=\"{outcome}\"}}"))
         };
-        let is_told = sample(&text, "wasmhost_queue_events_total{queue=\"default\",event=\"done\"}") == Some(1.0);
+        // Figures of queues are up to a second old, each queue's by itself.
+        let is = |series: &str| sample(&text, series) == Some(1.0);
+        let is_told = is("wasmhost_queue_events_total{queue=\"default\",event=\"done\"}")
+            && is("wasmhost_queue_jobs{queue=\"default\",state=\"dlq\"}")
+            && is("wasmhost_queue_jobs{queue=\"default\",state=\"scheduled\"}")
+            && is("wasmhost_queue_jobs{queue=\"a\\\"b\\\\c\",state=\"ready\"}");
         (ended("done") == Some(1.0) && ended("rejected") == Some(1.0) && is_told).then_some(text)
     })
     .await;

@@ -13,6 +13,7 @@ use wasmhost::sandbox::{Call, CancelFlag, Finished, Options, Sandbox};
 
 use super::keep;
 use crate::support::guests;
+use crate::support::program::Invocation;
 
 /// Buckets in memory that remember what was asked of them.
 #[derive(Default)]
@@ -216,18 +217,18 @@ fn each_limit_is_told_in_the_call_that_would_break_it() {
     assert_eq!(finished.effects.as_slice().len(), 57, "{finished:?}");
 }
 
+/// In a process of its own: calls are counted by what the engine traces, which is decided once for all threads.
 #[test]
 fn a_profile_names_the_calls_for_state_and_jobs() {
-    let wasm = keep("enqueue = ['q']");
-    let sandbox = Sandbox::new(Options { pool_size: 1, ..Options::default() }).unwrap();
-    let script = sandbox.load(Digest::of(&wasm), &wasm).unwrap();
-    let call = Call { granted: script.requested(), ..Call::new("set a 1\nget a\nget a\nenqueue q t x") };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (_, calls) = runtime.block_on(sandbox.run_counted(&script, call));
-    let calls: BTreeMap<&str, u64> = calls.iter().collect();
-    let n = |name: &str| calls.get(name).copied().unwrap_or(0);
-    assert_eq!((n("wasi:keyvalue/store bucket.set"), n("wasi:keyvalue/store bucket.get")), (1, 2), "{calls:?}");
-    assert_eq!((n("wasi:keyvalue/store open"), n("wasmhost:jumpscript/jobs enqueue")), (1, 1), "{calls:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keep.wasm");
+    std::fs::write(&file, keep("enqueue = ['q']")).unwrap();
+    let payload = "set a 1\nget a\nget a\nenqueue q t x";
+    let arguments = ["exec", file.to_str().unwrap(), "--payload", payload, "--output", "json", "--allow-requested"];
+    let report: serde_json::Value = serde_json::from_str(&Invocation::new(arguments).run().ok()).unwrap();
+    let n = |name: &str| report["host_calls"][name].as_u64().unwrap_or(0);
+    assert_eq!((n("wasi:keyvalue/store bucket.set"), n("wasi:keyvalue/store bucket.get")), (1, 2), "{report}");
+    assert_eq!((n("wasi:keyvalue/store open"), n("wasmhost:jumpscript/jobs enqueue")), (1, 1), "{report}");
 }
 
 /// A command has the same through the component model; preview 1 has no such calls.
