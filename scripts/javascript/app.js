@@ -3,7 +3,7 @@
 // A script runs as one text in the global scope, so its value is that of its last statement; each job has an engine of
 // its own, so nothing stays behind.
 
-import { cancelled, enqueue, http, job, log, progress, reject, retry, state } from "./wasmhost.js";
+import { cancelled, config, enqueue, http, job, log, progress, reject, retry, secret, state } from "./wasmhost.js";
 
 const RESERVED = "wasmhost.";
 const own = Object.getOwnPropertyNames(globalThis).filter((name) => name !== "wit");
@@ -117,6 +117,8 @@ function globals(record, { args, payload, metadata }) {
     state: (name) => state(name),
     enqueue: (queue, type, payload, options = {}) => enqueue(queue, type, payload, enqueueOptions(options)),
     cancelled,
+    config,
+    secret,
     http: { ...http },
     retry: (reason, afterMs = null) => stop(retry(reason, afterMs)),
     reject: (reason) => stop(reject(reason)),

@@ -173,6 +173,8 @@ def _globals(order, job, stop):
         "state": wasmhost.State,
         "enqueue": enqueue,
         "cancelled": wasmhost.cancelled,
+        "config": wasmhost.config,
+        "secret": lambda name: wasmhost.secret(name).decode(),
         "http": wasmhost.http,
         "retry": retry,
         "reject": lambda reason: end(Reject(str(reason))),

@@ -1,4 +1,4 @@
-//! What a script asks of the host beside log and progress: state, further jobs, HTTP. Names and meanings are those of
+//! What a script asks of the host beside log and progress: state, configuration and secrets, further jobs, HTTP. Names and meanings are those of
 //! the other languages; what is refused is an error of the script, in the host's words.
 
 use std::fmt::Display;
@@ -10,7 +10,7 @@ use rhai::{Dynamic, Engine, EvalAltResult, INT, ImmutableString, Map, Module, Na
 use serde_json::Value;
 use wasmhost_guest::http::{Request, Response};
 use wasmhost_guest::jobs::{self, NewJob};
-use wasmhost_guest::state;
+use wasmhost_guest::{config, secrets, state};
 
 type Answered<T> = Result<T, Box<EvalAltResult>>;
 
@@ -35,6 +35,8 @@ pub(crate) fn register(engine: &mut Engine) {
     engine.register_fn("enqueue", |queue: &str, job_type: &str, payload: Dynamic, options: Map| {
         enqueue(queue, job_type, &payload, options)
     });
+    engine.register_fn("config", value);
+    engine.register_fn("secret", secret);
     register_state(engine);
     register_http(engine);
 }
@@ -63,6 +65,17 @@ fn payload(what: &str, value: &Dynamic) -> Answered<(Vec<u8>, bool)> {
         return Ok((bytes.clone(), false));
     }
     Ok((json(what, value)?.to_string().into_bytes(), true))
+}
+
+/// A value of the node's configuration; the unit when there is none.
+fn value(key: &str) -> Answered<Dynamic> {
+    told(&format!("config {key}"), config::get(key)).map(|value| value.map_or(Dynamic::UNIT, Dynamic::from))
+}
+
+/// A secret of the node, as text.
+fn secret(name: &str) -> Answered<String> {
+    let secret = told(&format!("secret {name}"), secrets::get(name))?;
+    told(&format!("secret {name}"), secret.text().map(str::to_owned))
 }
 
 /// A bucket of state.

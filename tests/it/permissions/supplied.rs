@@ -108,3 +108,35 @@ fn a_command_finds_them_in_its_environment() {
         assert_eq!(ended.stdout.matches("JOB_SECRET").count(), 1, "{ended:?}");
     }
 }
+
+#[test]
+fn a_script_as_text_has_them_by_its_own_manifest() {
+    let world = World::new();
+    let config = world.config("secrets = { key = { env = 'A_KEY' } }\n[script_config.'*']\nurl = 'here'\n");
+    for (language, file, comment, text) in [
+        ("rhai", "asking.rhai", "//", "log('info', secret('key')); `${config('url')} ${config('none') == ()}`"),
+        ("javascript", "asking.js", "//", "log('info', secret('key')); `${config('url')} ${config('none') === null}`"),
+        (
+            "python",
+            "asking.py",
+            "#",
+            "log('info', secret('key'))\nf'{config(\"url\")} {config(\"none\") is None}'.lower()",
+        ),
+    ] {
+        let Ok(interpreter) = guests::interpreter(language) else {
+            eprintln!("skipped {language}: it is not built here");
+            continue;
+        };
+        let code = world.folder.path().join(format!("{language}.wasm"));
+        std::fs::write(&code, interpreter).unwrap();
+        let manifest = ["/// jumpscript", "[permissions]", "config = ['url', 'none']", "secrets = ['key']", "///"];
+        let manifest = manifest.map(|line| format!("{comment} {line}\n")).concat();
+        let file = world.folder.path().join(file);
+        std::fs::write(&file, format!("{manifest}{}\n", text.replace('\'', "\""))).unwrap();
+        let (file, code) = (file.to_str().unwrap(), code.to_str().unwrap());
+        let arguments = ["exec", file, "--interpreter", code, "--allow-requested", "--config", &config];
+        let ended = Invocation::new(arguments).env("A_KEY", "hunter22").run();
+        assert_eq!(ended.stdout.trim(), "\"here true\"", "{language}: {ended:?}");
+        assert!(ended.stderr.contains("***") && !ended.stderr.contains("hunter22"), "{language}: {ended:?}");
+    }
+}
