@@ -182,7 +182,7 @@ pub(crate) async fn answers(instance: &contract::Jumpscript, store: &mut Store<P
 fn trap_what_is_not_wasi(linker: &mut Linker<Plain>, component: &Component, engine: &Engine) {
     for (name, import) in component.component_type().imports(engine) {
         let ComponentItem::ComponentInstance(instance) = import.ty else { continue };
-        if !["wasmhost:", "wasi:keyvalue/", "wasi:logging/"].iter().any(|ours| name.starts_with(ours)) {
+        if !["wasmhost:", "wasi:config/", "wasi:keyvalue/", "wasi:logging/"].iter().any(|ours| name.starts_with(ours)) {
             continue;
         }
         let mut ours = linker.instance(name).unwrap();
