@@ -9,7 +9,7 @@ use super::merge::Merge;
 use super::readable_by_all;
 use super::value::Value;
 use crate::job::{check_name, visible};
-use crate::permissions::{EVERY_SCRIPT, check_script_table, is_secret_name};
+use crate::permissions::{EVERY_SCRIPT, check_script_table, is_secret_name, organization_table};
 
 /// Largest value of a key in bytes.
 pub const SCRIPT_CONFIG_VALUE_BYTES_MAX: usize = 64 * 1024;
@@ -61,9 +61,8 @@ impl ScriptConfig {
 
     /// The tables that fit code of these names, the most specific first.
     fn tables(&self, names: &[String]) -> Vec<&BTreeMap<String, String>> {
-        let of_organization = |name: &String| Some(format!("{}/*", name.split_once('/')?.0));
-        let own = names.iter().cloned();
-        let keys = own.chain(names.iter().filter_map(of_organization)).chain([EVERY_SCRIPT.to_owned()]);
+        let organizations = names.iter().filter_map(|name| organization_table(name));
+        let keys = names.iter().cloned().chain(organizations).chain([EVERY_SCRIPT.to_owned()]);
         keys.filter_map(|key| self.0.get(&key)).collect()
     }
 

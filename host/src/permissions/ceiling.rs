@@ -65,8 +65,7 @@ impl Ceiling {
     pub fn of<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Permissions {
         let mut sum = self.0.get(EVERY_SCRIPT).cloned().unwrap_or_default();
         for name in names {
-            let organization = name.split_once('/').map(|(organization, _)| format!("{organization}/*"));
-            for key in [Some(name.to_owned()), organization].into_iter().flatten() {
+            for key in [Some(name.to_owned()), organization_table(name)].into_iter().flatten() {
                 if let Some(table) = self.0.get(&key) {
                     sum.add(table);
                 }
@@ -79,6 +78,12 @@ impl Ceiling {
     pub fn tables(&self) -> impl Iterator<Item = (&str, &Permissions)> {
         self.0.iter().map(|(name, permissions)| (name.as_str(), permissions))
     }
+}
+
+/// The name of the table about all jumpscripts of one's organization.
+#[must_use]
+pub fn organization_table(name: &str) -> Option<String> {
+    name.split_once('/').map(|(organization, _)| format!("{organization}/*"))
 }
 
 /// Checks the name of a table about jumpscripts.

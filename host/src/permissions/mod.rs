@@ -16,7 +16,7 @@ mod pattern;
 mod request;
 
 pub use address::Reach;
-pub use ceiling::{Ceiling, EVERY_SCRIPT, check_script_table};
+pub use ceiling::{Ceiling, EVERY_SCRIPT, check_script_table, organization_table};
 pub use directory::{Directory, PATH_BYTES_MAX};
 pub use granted::{Granted, GrantedDirectory};
 pub use http::{Host, HttpPattern, Target};
