@@ -97,13 +97,15 @@ pub fn parse_timestamp(text: &str) -> Result<Timestamp, String> {
     i64::try_from(time.as_nanosecond()).map(Timestamp).map_err(|_| bad())
 }
 
-/// Parses a duration such as `500ms`, `30s`, `5m`, `1h30m`, `2 days`; a unit is required.
+/// Parses a duration such as `500ms`, `30s`, `5m`, `1h30m`, `7d`, `2 days`; a unit is required. A day has 24 hours,
+/// whatever clocks do.
 ///
 /// # Errors
 /// A sentence that names the text and an example.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("`{text}` is not a duration; write a number and a unit, such as 500ms, 30s, 5m or 1h30m");
-    let signed: jiff::SignedDuration = text.parse().map_err(|_| bad())?;
+    let with_days = || text.parse::<jiff::Span>()?.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
+    let signed = text.parse::<jiff::SignedDuration>().or_else(|_| with_days()).map_err(|_| bad())?;
     Duration::try_from(signed).map_err(|_| format!("`{text}` is negative; a duration is zero or more"))
 }
 
@@ -147,8 +149,11 @@ mod tests {
     fn durations_need_a_unit_and_refuse_the_past() {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5_400)));
-        assert!(parse_duration("30").is_err());
-        assert!(parse_duration("-3s").is_err());
+        assert_eq!(parse_duration("7d"), parse_duration("168h"));
+        assert_eq!(parse_duration("2 days"), Ok(Duration::from_secs(172_800)));
+        for bad in ["30", "-3s", "-2d", "1 month"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -161,6 +166,8 @@ mod tests {
     fn a_moment_is_a_time_or_how_long_ago() {
         let hour = Timestamp::now().nanos() - parse_moment("1h").unwrap().nanos();
         assert!((3_500_000_000_000..=3_600_000_000_000).contains(&hour), "{hour}");
+        let days = Timestamp::now().nanos() - parse_moment("3 days").unwrap().nanos();
+        assert!((259_100_000_000_000..=259_200_000_000_000).contains(&days), "{days}");
         assert_eq!(parse_moment("1800000000"), Ok(Timestamp::from_millis(1_800_000_000_000)));
         assert_eq!(parse_moment("2027-01-15T08:00:00Z"), Ok(Timestamp::from_millis(1_800_000_000_000)));
         for wrong in ["soon", "", "-2h", "9999999h"] {

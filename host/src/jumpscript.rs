@@ -265,14 +265,8 @@ impl BucketLife {
     /// # Errors
     /// The end of a sentence with the rule.
     fn duration(&self) -> Result<Duration, String> {
-        let text = self.expires.trim();
-        // A day is a day here, whatever clocks do.
-        let days = text.strip_suffix('d').and_then(|days| days.trim().parse::<u32>().ok());
-        let found = match days {
-            Some(days) => Duration::from_secs(u64::from(days) * 24 * 3600),
-            None => crate::clock::parse_duration(text)
-                .map_err(|_| "must be a number and a unit, such as 90m, 12h or 7d".to_owned())?,
-        };
+        let found = crate::clock::parse_duration(self.expires.trim())
+            .map_err(|_| "must be a number and a unit, such as 90m, 12h or 7d".to_owned())?;
         if (BUCKET_TTL_MIN..=BUCKET_TTL_MAX).contains(&found) {
             return Ok(found);
         }
